@@ -1,0 +1,157 @@
+"""`EngineConfig`: one candidate deployment, under vLLM's field names wherever vLLM has one.
+
+Does not know which engine can run it: that is `Backend.check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+WeightFormat = Literal["bf16", "int8", "int4_g32", "int4_g64", "int4_g128"]
+SpeculativeMethod = Literal["ngram", "draft_model"]
+
+
+class ConfigError(ValueError):
+    """An engine config that cannot be read; the message is the sentence the user reads."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Quantization(_Frozen):
+    """Number format of each part. `bf16` means: as the checkpoint and `dtype` have it."""
+
+    weights: WeightFormat = "bf16"
+    activations: Literal["bf16"] = "bf16"
+    kv_cache: Literal["bf16"] = "bf16"
+    communication: Literal["bf16"] = "bf16"
+
+
+class SpeculativeConfig(_Frozen):
+    """How tokens are drafted. `model` is a Hugging Face folder and belongs to `draft_model` alone."""
+
+    method: SpeculativeMethod
+    num_speculative_tokens: int = Field(gt=0, le=32)
+    model: str | None = None
+    prompt_lookup_max: int = Field(default=4, ge=1)
+    prompt_lookup_min: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_method(self) -> SpeculativeConfig:
+        if self.method == "draft_model" and not self.model:
+            raise ValueError("speculative_config.model is needed for method draft_model: give the draft's folder")
+        if self.method != "draft_model" and self.model is not None:
+            raise ValueError(f"speculative_config.model belongs to method draft_model, not {self.method}")
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ValueError("speculative_config.prompt_lookup_min is larger than prompt_lookup_max")
+        return self
+
+
+class Hardware(_Frozen):
+    """The SKU (a key of search_spaces/skus.yaml) and how many of it one replica takes."""
+
+    sku: str = "local"
+    count: int = Field(default=1, ge=1)
+
+
+class EngineConfig(_Frozen):
+    """One candidate: a complete, launchable description of an engine."""
+
+    model: str
+    engine: Literal["bundled", "vllm"] = "bundled"
+    dtype: Dtype = "auto"
+    quantization: Quantization = Quantization()
+    speculative_config: SpeculativeConfig | None = None
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    max_model_len: int | None = Field(default=None, ge=16)  # None: what the checkpoint says
+    max_num_seqs: int = Field(default=64, ge=1)
+    max_num_batched_tokens: int = Field(default=2048, ge=16)
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    block_size: int = Field(default=16, ge=1)  # tokens per KV block
+    kv_cache_memory_bytes: int | None = Field(default=None, gt=0)  # None: the engine decides
+    num_threads: int | None = Field(default=None, ge=1)  # CPU threads; None: every core it may use
+    seed: int = 0
+    hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _budget_holds_every_sequence(self) -> EngineConfig:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) is smaller than max_num_seqs "
+                f"({self.max_num_seqs}): a decode step could not hold every sequence"
+            )
+        return self
+
+    def quality_class(self) -> str:
+        """Key of everything that changes the numbers the model computes; lossless speculation does not."""
+        parts = self.quantization
+        return f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that name this config whatever its key order."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def flat(self) -> dict[str, str | int | float | bool | None]:
+        """Dotted names to scalars, e.g. `quantization.weights`; an absent speculative_config is one None."""
+        return dict(_flatten("", self.model_dump(mode="json")))
+
+    def differences(self, other: EngineConfig) -> dict[str, tuple[Any, Any]]:
+        """Dotted names whose value differs, as (other's, mine)."""
+        theirs, mine = other.flat(), self.flat()
+        names = [*mine, *(name for name in theirs if name not in mine)]
+        return {n: (theirs.get(n), mine.get(n)) for n in names if theirs.get(n) != mine.get(n)}
+
+
+def _flatten(prefix: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(prefix, value)]
+    return [pair for key, item in value.items() for pair in _flatten(f"{prefix}.{key}" if prefix else key, item)]
+
+
+def parse_engine_config(values: object, *, where: str) -> EngineConfig:
+    """Validate a mapping, naming `where` it came from in the error.
+
+    Raises:
+        ConfigError: unknown or invalid fields.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: an engine config is a mapping of fields. Check the file's layout")
+    try:
+        return EngineConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ConfigError(f"{where}: {field}: {_plain(first['msg'])}") from None
+
+
+def _plain(message: str) -> str:
+    if message.startswith("Extra inputs"):
+        return "unknown option. Remove it or correct its name"
+    return message.removeprefix("Value error, ")
+
+
+def load_engine_config(path: Path) -> EngineConfig:
+    """Read a bare engine config (not a Deployment) from YAML."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}. Give the path of a config file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    return parse_engine_config(values, where=str(path))
+
+
+def dump_engine_config(config: EngineConfig) -> str:
+    """YAML of the fields that differ from the defaults, `model` first."""
+    values = {"model": config.model, **config.model_dump(mode="json", exclude_defaults=True)}
+    return yaml.safe_dump(values, sort_keys=False)
