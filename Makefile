@@ -1,0 +1,39 @@
+# Two targets do all the set-up on a machine with Python 3.11: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint types demo-models clean help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+# torch first and pinned, so that no dependency pulls the CUDA build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[test]'
+	touch $(STAMP)
+
+demo: $(STAMP) ## the main job on the demo workload: search, verify, report
+	$(BIN)/fopt run workloads/demo/workload.parquet --heldout workloads/demo/heldout.parquet --objective latency --budget 5m
+
+test: $(STAMP) ## lint, types and the default tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (60-90 minutes on two cores)
+	$(BIN)/python -m workloads.demo.corpus
+	$(BIN)/python -m engine.artifacts.demo_training
+	$(BIN)/python -m workloads.demo.build
+
+clean: ## remove the environment, caches and builds (not runs/)
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
