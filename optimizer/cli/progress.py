@@ -1,0 +1,96 @@
+"""What a running study shows: one line per finished trial, and a live line with phase, best so far and ETA.
+
+Does not decide anything; everything goes to stderr, so that stdout stays for results.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from optimizer.cli.budget import Budget
+from optimizer.results import TrialResult, TrialState
+
+
+def stderr_console() -> Console:
+    """Plain and unwrapped when stderr is not a terminal."""
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=1000, color_system=None)
+
+
+class StudyProgress:
+    """Live on a terminal, plain lines elsewhere; `quiet` shows nothing."""
+
+    def __init__(self, *, budget: Budget, objective: str, verify_s: float, quiet: bool = False) -> None:
+        self._console = stderr_console()
+        self._budget, self._objective, self._verify_s, self._quiet = budget, objective, verify_s, quiet
+        self._start = time.monotonic()
+        self._durations: list[float] = []
+        self._best: str = ""
+        self._line = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> StudyProgress:
+        if self._console.is_terminal and not self._quiet:
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            self._console.print(Text(text))
+
+    def phase(self, label: str, text: str) -> None:
+        """What is being done now, e.g. ("trial 7 · draft_model k=4", "replaying 43/120")."""
+        self._line = f"{label} · {text}"
+
+    def finished(self, result: TrialResult, *, label: str, best: str) -> None:
+        """A trial is done; `best` is the best so far in words."""
+        self._durations.append(result.duration_s)
+        self._best = best
+        self.say(f"trial {result.number:>2}  {label:<52} {_outcome(result)}   {self._eta()}")
+
+    def _render(self) -> Text:
+        best = f" · best: {self._best}" if self._best else ""
+        return Text(f"⏱ {_clock(time.monotonic() - self._start)} · {self._line}{best} · {self._eta()}", overflow="ellipsis")
+
+    def _eta(self) -> str:
+        left = self.remaining_s()
+        return f"ETA {_clock(left)}" if left is not None else "ETA -"
+
+    def remaining_s(self) -> float | None:
+        """Seconds to the end, verification included; None until it can be said."""
+        elapsed = time.monotonic() - self._start
+        if self._budget.seconds is not None:
+            return max(0.0, self._budget.seconds - elapsed)
+        if not self._durations or self._budget.trials is None:
+            return None
+        mean = sum(self._durations) / len(self._durations)
+        return max(0, self._budget.trials - len(self._durations)) * mean + self._verify_s
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _outcome(result: TrialResult) -> str:
+    if result.state is not TrialState.COMPLETE:
+        return f"{result.state}: {result.reason}"
+    parts = []
+    if (p95 := result.metrics.get("p95_e2el_ms")) is not None:
+        parts.append(f"p95 {p95:7.0f} ms")
+    if result.quality:
+        parts.append(f"quality {result.quality.quality.value:.3f}")
+    if result.cost:
+        parts.append(f"${result.cost.usd_per_million_tokens.value:.3g}/M")
+    if result.reason:
+        parts.append(result.reason)
+    return "  ".join(parts)
