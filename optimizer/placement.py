@@ -1,0 +1,48 @@
+"""`Placement`: which CPU cores serve and which one measures, so that the client does not slow down what it times.
+
+Does not start anything: the backend is handed `engine_cores`, the client pins itself with `client_pinned`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """None in both fields: nothing is pinned, and `note` says why."""
+
+    engine_cores: tuple[int, ...] | None
+    client_cores: tuple[int, ...] | None
+    note: str = ""
+
+    @contextmanager
+    def client_pinned(self) -> Iterator[None]:
+        """This thread, and threads it starts, run on the client's cores inside."""
+        if self.client_cores is None:
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.client_cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+def available_cores() -> tuple[int, ...]:
+    """The cores this process may use; empty where the system cannot tell (not Linux)."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def plan_placement(cores: Collection[int] | None = None) -> Placement:
+    """The last core for the client, all others for the engine; no pinning with fewer than two cores."""
+    usable = tuple(sorted(available_cores() if cores is None else cores))
+    if len(usable) < 2:
+        what = "one core is available" if usable else "this system does not pin processes to cores"
+        note = f"{what}: client and engine are not kept apart, and the client's own work is in the latencies"
+        return Placement(engine_cores=None, client_cores=None, note=note)
+    return Placement(engine_cores=usable[:-1], client_cores=usable[-1:])

@@ -1,0 +1,1 @@
+"""Quality of a candidate's answers relative to the reference config; see `evaluate.py`."""
