@@ -1,6 +1,9 @@
-"""`WorkloadError`: everything that can be wrong with a workload, a trace or a record file, in the user's words.
+"""Everything that can be wrong with a workload, a trace, a record file or a metric, in the user's words.
 
 Does not know which command was run.
+
+    WorkloadError
+      UndefinedMetricError    a number that the records do not define
 """
 
 from __future__ import annotations
@@ -26,3 +29,7 @@ def row_place(path: Path | str | None, row: int, column: str) -> str:
 def line_place(path: Path | str, line: int, field: str | None = None) -> str:
     """Where a field of a text file is; lines count from 1, as editors show them."""
     return f"{path}:line {line}" + (f", column {field}" if field else "")
+
+
+class UndefinedMetricError(WorkloadError):
+    """A number that these records do not define, e.g. a TTFT when no request completed; never reported as 0 or NaN."""
