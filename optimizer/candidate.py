@@ -1,0 +1,74 @@
+"""From a point of a search space to the `EngineConfig` it means.
+
+Does not know which points are worth trying, nor which an engine can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import get_args
+
+from pydantic import BaseModel
+
+from engine.config import EngineConfig, parse_engine_config
+from search_spaces.parameter import Assignment
+from search_spaces.space import SearchSpace
+
+
+def known_fields() -> set[str]:
+    """Every dotted EngineConfig field a space may name; an optional section counts itself too."""
+    return set(_fields(EngineConfig, ""))
+
+
+def space_around(space: SearchSpace, base: EngineConfig) -> SearchSpace:
+    """The space, its names checked, with `base` as its default so that trial 0 measures exactly `base`.
+
+    Raises:
+        SearchSpaceError: an unknown field, or a linked choice that cannot express `base`.
+    """
+    space.validate_names(known_fields())
+    return space.including(base.flat())
+
+
+def make_config(base: EngineConfig, space: SearchSpace, assignment: Assignment) -> EngineConfig:
+    """`base` with the assignment's fields over it.
+
+    Raises:
+        ConfigError: the fields do not make a config together.
+        SearchSpaceError: the assignment is not of the space.
+    """
+    values = _merge(base.model_dump(mode="json"), space.overrides(assignment))
+    return parse_engine_config(values, where=f"{space.name} {describe(assignment)}")
+
+
+def describe(assignment: Assignment) -> str:
+    """`dtype=float32 speculation=none ...`"""
+    return " ".join(f"{name}={value}" for name, value in assignment.items())
+
+
+def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """A section that names its `method` starts afresh: leftovers of another method would not fit it."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        fresh = not isinstance(value, Mapping) or not isinstance(below, Mapping) or "method" in value
+        merged[key] = value if fresh else _merge(below, value)  # type: ignore[arg-type]
+    return merged
+
+
+def _fields(model: type[BaseModel], prefix: str) -> list[str]:
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        optional = isinstance(field.annotation, UnionType) and NoneType in get_args(field.annotation)
+        if section is None or optional:
+            names.append(prefix + name)
+        if section is not None:
+            names += _fields(section, f"{prefix}{name}.")
+    return names
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    candidates = (annotation, *get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

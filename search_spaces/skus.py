@@ -1,0 +1,80 @@
+"""The hardware catalogue: what a SKU can hold and do, and what an hour of it costs.
+
+Does not know how many of it a deployment needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from search_spaces.errors import SearchSpaceError, did_you_mean
+from search_spaces.parameter import Frozen
+from search_spaces.reading import read_mapping, validate
+
+CATALOGUE = Path(__file__).parent / "skus.yaml"
+
+
+class Sku(Frozen):
+    """One kind of accelerator (or `local`, this machine), with the vintage of its price."""
+
+    name: str
+    vendor: str
+    memory_gib: float | None = Field(default=None, gt=0)  # usable by an engine; None: not stated
+    bandwidth_tb_s: float | None = Field(default=None, gt=0)
+    bf16_tflops: float | None = Field(default=None, gt=0)  # dense
+    usd_per_hour: float = Field(ge=0, allow_inf_nan=False)  # of one, not of a node
+    as_of: str
+    source: str
+
+
+class _Catalogue(Frozen):
+    skus: dict[str, dict[str, object]]
+
+
+def load_skus(path: Path | None = None, overrides: Mapping[str, float] | None = None) -> dict[str, Sku]:
+    """The catalogue by name, with the user's prices over the listed ones.
+
+    Raises:
+        SearchSpaceError: unreadable or invalid file, or an override for a SKU that is not listed.
+    """
+    file = path or CATALOGUE
+    rows = validate(_Catalogue, read_mapping(file), where=str(file)).skus
+    skus = {name: validate(Sku, {"name": name} | row, where=f"{file}: skus.{name}") for name, row in rows.items()}
+    for name, usd in (overrides or {}).items():
+        row = find_sku(skus, name).model_dump() | {"usd_per_hour": usd, "source": "given by the user", "as_of": "now"}
+        skus[name] = validate(Sku, row, where=f"price of {name}")
+    return skus
+
+
+def find_sku(skus: Mapping[str, Sku], name: str) -> Sku:
+    """Raises SearchSpaceError, with the closest name, when it is not listed."""
+    if name not in skus:
+        raise SearchSpaceError(f"no SKU is called {name!r}. {did_you_mean(name, skus)}")
+    return skus[name]
+
+
+def parse_prices(texts: Iterable[str]) -> dict[str, float]:
+    """`NAME=USD` texts, dollars per hour of one SKU; the last one given for a name holds.
+
+    Raises:
+        SearchSpaceError: not of that form, or not a price.
+    """
+    return dict(_parse_price(text) for text in texts)
+
+
+def _parse_price(text: str) -> tuple[str, float]:
+    name, equals, number = text.partition("=")
+    if not equals or not name.strip():
+        raise SearchSpaceError(f"{text!r} is not a price. Write NAME=USD per hour, for example h100_sxm=2.10")
+    try:
+        usd = float(number.strip().removeprefix("$"))
+    except ValueError:
+        raise SearchSpaceError(
+            f"{text!r}: {number!r} is not a number. Write dollars per hour, for example 2.10"
+        ) from None
+    if not 0 <= usd < float("inf"):
+        raise SearchSpaceError(f"{text!r}: a price is zero or more. Write dollars per hour, for example 2.10")
+    return name.strip(), usd

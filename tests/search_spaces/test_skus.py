@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from search_spaces.errors import SearchSpaceError
+from search_spaces.skus import find_sku, load_skus, parse_prices
+
+
+def test_the_catalogue_has_a_source_and_a_vintage_for_every_price() -> None:
+    skus = load_skus()
+    assert {"local", "h100_sxm", "h200", "mi300x"} <= skus.keys()
+    assert all(sku.source and sku.as_of and sku.usd_per_hour > 0 for sku in skus.values())
+    assert "placeholder" in skus["local"].source
+
+
+def test_a_users_price_replaces_the_listed_one_and_says_so() -> None:
+    sku = load_skus(overrides={"h100_sxm": 2.1})["h100_sxm"]
+    assert (sku.usd_per_hour, sku.source) == (2.1, "given by the user")
+    assert sku.bandwidth_tb_s == 3.35
+
+
+def test_an_unknown_sku_gets_the_closest_name() -> None:
+    with pytest.raises(SearchSpaceError, match="no SKU is called 'h100sxm'. Did you mean 'h100_sxm'"):
+        load_skus(overrides={"h100sxm": 2.1})
+    with pytest.raises(SearchSpaceError, match="no SKU"):
+        find_sku({}, "l4")
+
+
+def test_prices_are_read_from_name_and_dollars() -> None:
+    assert parse_prices(["l4=0.5", "local=$0", "l4 = 0.6"]) == {"l4": 0.6, "local": 0.0}
+
+
+@pytest.mark.parametrize("text", ["l4", "=2", "l4=cheap", "l4=-1", "l4=nan", "l4=inf"])
+def test_what_is_not_a_price_is_refused(text: str) -> None:
+    with pytest.raises(SearchSpaceError, match="Write"):
+        parse_prices([text])
+
+
+def test_a_users_catalogue_is_checked_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("skus: {tpu: {vendor: G, usd_per_hr: 1, as_of: now, source: me}}")
+    with pytest.raises(SearchSpaceError, match=r"skus\.tpu: usd_per_hr: unknown key .*Did you mean 'usd_per_hour'"):
+        load_skus(path)
