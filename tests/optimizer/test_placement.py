@@ -1,0 +1,33 @@
+"""Client and engine on different cores, where there are any."""
+
+import os
+
+import pytest
+
+from optimizer.placement import Placement, available_cores, plan_placement
+
+
+def test_the_client_gets_the_last_core_and_the_engine_the_others() -> None:
+    placement = plan_placement({0, 1, 2, 3})
+    assert placement == Placement(engine_cores=(0, 1, 2), client_cores=(3,))
+
+
+def test_one_core_is_not_divided_and_the_reader_is_told() -> None:
+    placement = plan_placement([5])
+    assert placement.engine_cores is None
+    assert "one core" in placement.note
+
+
+def test_nothing_is_pinned_without_a_plan() -> None:
+    before = os.sched_getaffinity(0)
+    with plan_placement([0]).client_pinned():
+        assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
+def test_the_pin_holds_inside_and_is_gone_outside() -> None:
+    before = os.sched_getaffinity(0)
+    placement = plan_placement()
+    with placement.client_pinned():
+        assert os.sched_getaffinity(0) == set(placement.client_cores or ())
+    assert os.sched_getaffinity(0) == before
