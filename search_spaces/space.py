@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from search_spaces.errors import SearchSpaceError, did_you_mean
 from search_spaces.parameter import Assignment, Frozen, Parameter, Value, contains
@@ -36,7 +36,7 @@ class SearchSpace(Frozen):
     name: str
     description: str = ""
     parameters: dict[str, Parameter]
-    fixed: dict[str, Value] = {}
+    fixed: dict[str, Value] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _conditions_name_earlier_values(self) -> SearchSpace:
@@ -135,7 +135,7 @@ class SearchSpace(Frozen):
                 raise SearchSpaceError(f"{self.name}: {place}: no field {field!r}. {did_you_mean(field, known)}")
 
     def including(self, current: Mapping[str, Value]) -> SearchSpace:
-        """The space with the config `current` (dotted fields) as its default, its own values added where they are missing.
+        """The space with the config `current` (dotted fields) as its default; its values are added where missing.
 
         Raises:
             SearchSpaceError: fields that vary together have a combination no option names.

@@ -50,5 +50,5 @@ def test_unknown_fields_of_a_space_are_refused() -> None:
 
 def test_fields_that_do_not_go_together_are_a_config_error() -> None:
     space = SearchSpace.model_validate({"name": "x", "parameters": {"max_num_batched_tokens": [32]}})
-    with pytest.raises(ConfigError, match="x max_num_batched_tokens=32.*smaller than max_num_seqs"):
+    with pytest.raises(ConfigError, match=r"x max_num_batched_tokens=32.*smaller than max_num_seqs"):
         make_config(BASE, space, {"max_num_batched_tokens": 32})

@@ -20,7 +20,7 @@ def test_a_users_price_replaces_the_listed_one_and_says_so() -> None:
 
 
 def test_an_unknown_sku_gets_the_closest_name() -> None:
-    with pytest.raises(SearchSpaceError, match="no SKU is called 'h100sxm'. Did you mean 'h100_sxm'"):
+    with pytest.raises(SearchSpaceError, match=r"no SKU is called 'h100sxm'\. Did you mean 'h100_sxm'"):
         load_skus(overrides={"h100sxm": 2.1})
     with pytest.raises(SearchSpaceError, match="no SKU"):
         find_sku({}, "l4")

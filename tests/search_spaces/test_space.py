@@ -133,7 +133,7 @@ def test_the_fingerprint_follows_the_values_and_not_the_description() -> None:
     [
         ("parameter: {}", r"unknown key 'parameter'\. Did you mean 'parameters'"),
         ("parameters: {a: {choises: [1]}}", r"parameters\.a\.choises: unknown key 'choises'\. Did you mean 'choices'"),
-        ("parameters: {a: {range: {low: 1, hi: 2}}}", r"parameters\.a\.range\.hi: .* Known are: high, log, low, step"),
+        ("parameters: {a: {range: {low: 1, hi: 2}}}", r"parameters\.a\.range\.hi: .*Did you mean 'high'"),
         ("parameters: {a: {choices: [1], options: {}}}", r"parameters\.a: give exactly one of"),
         ("parameters: {a: []}", r"parameters\.a: has no value"),
         ("parameters: {a: [1, 1]}", r"parameters\.a: lists a value twice"),
