@@ -1,0 +1,131 @@
+"""Code edits: the answer is the given function with one name or constant changed. It does not know tokens."""
+
+import random
+import re
+from dataclasses import dataclass, field
+
+from workloads.demo.conversation import Conversation, Turn, exact
+from workloads.demo.vocabulary import FUNCTION_NAMES, IDENTIFIERS
+
+OPERATORS = ("+", "-", "*", "//")
+COMPARISONS = ("<", ">", "==", "!=")
+CALLS = ("min", "max", "pow", "divmod")
+NUM_TURNS = ((1,), (2, 3, 4), (1, 1, 2, 2, 3))
+NUM_LINES = ((4, 6), (6, 10), (8, 14))
+
+SYSTEM_PROMPTS = {
+    "editor": (
+        "You edit Python code. The user shows one function and asks for one change. Return the whole function with "
+        "this change and nothing else. Keep every other line exactly as it is, with the same spaces and the same "
+        "order. Do not explain the change."
+    ),
+    "refactor": (
+        "You are a refactoring tool inside an editor. You get a function and one request. Answer with the complete "
+        "new function only: same lines, same order, no comments, no explanation. Apply the request everywhere it "
+        "matters and touch nothing else."
+    ),
+}
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    """Writes one function line by line; ``known`` are the names already bound."""
+
+    rng: random.Random
+    fresh: list[str]
+    constants: list[int]
+    known: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def name(self) -> str:
+        return self.rng.choice(self.known)
+
+    def bind(self) -> str:
+        self.known.append(self.fresh.pop())
+        return self.known[-1]
+
+    def constant(self) -> int:
+        return self.constants.pop()
+
+    def header(self) -> None:
+        parameters = ", ".join(self.bind() for _ in range(self.rng.choice((2, 3))))
+        self.lines.append(f"def {self.rng.choice(FUNCTION_NAMES)}({parameters}):")
+
+    def assignment(self) -> None:
+        right = f"{self.name()} {self.rng.choice(OPERATORS)} {self.constant()}"
+        self.lines.append(f"    {self.bind()} = {right}")
+
+    def sum_of_names(self) -> None:
+        left, right = self.rng.sample(self.known, 2)
+        self.lines.append(f"    {self.bind()} = {left} {self.rng.choice(OPERATORS)} {right}")
+
+    def call(self) -> None:
+        right = f"{self.rng.choice(CALLS)}({self.name()}, {self.constant()})"
+        self.lines.append(f"    {self.bind()} = {right}")
+
+    def update(self) -> None:
+        left, right = self.rng.sample(self.known, 2)
+        self.lines.append(f"    {left} += {right}")
+
+    def branch(self) -> None:
+        self.lines.append(f"    if {self.name()} {self.rng.choice(COMPARISONS)} {self.constant()}:")
+        self.lines.append(f"        {self.name()} -= {self.constant()}")
+
+    def loop(self) -> None:
+        target = self.name()
+        variable = self.bind()
+        self.lines.append(f"    for {variable} in range({self.constant()}):")
+        self.lines.append(f"        {target} += {variable}")
+
+    def write(self, num_lines: int) -> str:
+        self.header()
+        statements = (self.assignment, self.sum_of_names, self.call, self.update, self.branch, self.loop)
+        while len(self.lines) < num_lines - 1:
+            self.rng.choice(statements)()
+        self.lines.append(f"    return {self.known[-1]}")
+        return "\n".join(self.lines)
+
+
+def draw_function(rng: random.Random, num_lines: int) -> str:
+    """A function of ``num_lines`` lines (one more when it ends in a block) whose constants are all different."""
+    fresh = rng.sample(IDENTIFIERS, 18)
+    constants = rng.sample(range(10, 100), 32)
+    return _Writer(rng=rng, fresh=fresh, constants=constants).write(num_lines)
+
+
+def replace_word(code: str, old: str, new: str) -> str:
+    """The code with every whole-word ``old`` replaced."""
+    return re.sub(rf"\b{re.escape(old)}\b", new, code)
+
+
+def _words(pattern: str, code: str) -> list[str]:
+    return sorted(set(re.findall(pattern, code)))
+
+
+def draw_request(rng: random.Random, code: str) -> tuple[str, str]:
+    """A request for one change, and the changed code."""
+    if rng.random() < 0.6:
+        used = [word for word in _words(r"\b[a-z]+\b", code) if word in IDENTIFIERS]
+        old = rng.choice(used)
+        new = rng.choice([word for word in IDENTIFIERS if word not in used])
+        return f"Rename {old} to {new}.", replace_word(code, old, new)
+    used = _words(r"\b[0-9]+\b", code)
+    if not used:
+        return draw_request(rng, code)
+    old = rng.choice(used)
+    new = rng.choice([str(value) for value in range(10, 100) if str(value) not in used])
+    return f"Change {old} to {new}.", replace_word(code, old, new)
+
+
+def draw_conversation(rng: random.Random, size: int) -> Conversation:
+    """A function and one to three changes, each on the previous answer."""
+    tenant = rng.choice(sorted(SYSTEM_PROMPTS))
+    code = draw_function(rng, rng.randint(*NUM_LINES[size]))
+    turns: list[Turn] = []
+    for turn in range(rng.choice(NUM_TURNS[size])):
+        request, changed = draw_request(rng, code)
+        user = request if turn else f"{code}\n\n{request}"
+        turns.append(Turn(user=user, answer=changed, checks=(exact(changed),)))
+        code = changed
+    system = SYSTEM_PROMPTS[tenant] if size > 1 else ""
+    return Conversation(task="edit", tenant=tenant, system=system, turns=tuple(turns))
