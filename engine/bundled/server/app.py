@@ -1,0 +1,109 @@
+"""The ASGI application: which path does what, and who may ask.
+
+Does not know sockets, signals or how the engine came to be.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from engine.bundled.errors import RequestError
+from engine.bundled.server.chat import ChatCompletions
+from engine.bundled.server.completions import Completions
+from engine.bundled.server.errors import (
+    ApiError,
+    EngineStoppedError,
+    error_object,
+    internal_error_response,
+    not_found_response,
+    refusal_response,
+    wrong_method_response,
+)
+from engine.bundled.server.request_metrics import CONTENT_TYPE
+from engine.bundled.server.served_model import ServedModel
+from engine.bundled.server.tokenization import Tokenization
+
+
+def make_app(model: ServedModel, *, api_key: str | None = None) -> ASGIApp:
+    """Everything one engine process serves."""
+    status, tokenization = _Status(model), Tokenization(model)
+    routes = [
+        Route("/v1/completions", Completions(model), methods=["POST"]),
+        Route("/v1/chat/completions", ChatCompletions(model), methods=["POST"]),
+        Route("/v1/models", status.models),
+        Route("/health", status.health),
+        Route("/metrics", status.metrics),
+        Route("/reset_prefix_cache", status.reset_prefix_cache, methods=["POST"]),
+        Route("/tokenize", tokenization.tokenize, methods=["POST"]),
+        Route("/detokenize", tokenization.detokenize, methods=["POST"]),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_KeyCheck, api_key=api_key)] if api_key else [],
+        exception_handlers={
+            ApiError: refusal_response,
+            RequestError: refusal_response,
+            404: not_found_response,
+            405: wrong_method_response,
+            Exception: internal_error_response,
+        },
+    )
+
+
+class _Status:
+    """What is served and how it fares."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self.created = int(time.time())
+
+    async def health(self, _request: Request) -> Response:
+        if self.model.thread.failure is not None:
+            raise EngineStoppedError
+        return Response()
+
+    async def models(self, _request: Request) -> Response:
+        card = {
+            "id": self.model.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "fopt",
+            "root": self.model.name,
+            "parent": None,
+            "max_model_len": self.model.max_model_len,
+        }
+        return JSONResponse({"object": "list", "data": [card]})
+
+    async def metrics(self, _request: Request) -> Response:
+        counters = await self.model.thread.call(lambda engine: engine.counters())
+        return Response(self.model.metrics.text(counters), headers={"content-type": CONTENT_TYPE})
+
+    async def reset_prefix_cache(self, _request: Request) -> Response:
+        if not await self.model.thread.call(lambda engine: engine.reset_prefix_cache()):
+            raise ApiError("the prefix cache is in use: reset it when no request runs", status=409)
+        return Response()
+
+
+class _KeyCheck:
+    """Lets only `Authorization: Bearer <key>` through, but for /health."""
+
+    def __init__(self, app: ASGIApp, *, api_key: str) -> None:
+        self._app = app
+        self._expected = b"Bearer " + api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            sent = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(sent, self._expected):
+                refusal = ApiError("the API key is missing or wrong", status=401, code="invalid_api_key")
+                await JSONResponse(error_object(refusal), status_code=401)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

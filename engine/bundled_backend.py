@@ -1,0 +1,106 @@
+"""`BundledBackend`: our own engine, launched as a process of its own.
+
+Does not import torch: what the engine does is known here by checkpoint folders and its HTTP API alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.backend import EngineError, FailureKind, Refusal
+from engine.bundled_check import refusals
+from engine.config import EngineConfig, dump_engine_config
+from engine.process import ChildProcess, free_port, port_in_use
+from engine.process_server import ProcessServer
+
+_API_KEY_VARIABLE = "FOPT_ENGINE_API_KEY"
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+
+
+class BundledBackend:
+    """Launches `engine.bundled.server`, on the given CPUs when told."""
+
+    name = "bundled"
+
+    def __init__(
+        self,
+        *,
+        cpus: frozenset[int] | None = None,
+        python: str = sys.executable,
+        launch_timeout_s: float = 120,
+        host: str = "127.0.0.1",
+        api_key: str | None = None,
+    ) -> None:
+        self._cpus = cpus
+        self._python = python
+        self._launch_timeout_s = launch_timeout_s
+        self._host = host
+        self._api_key = api_key
+
+    def check(self, config: EngineConfig) -> list[Refusal]:
+        return refusals(config, num_cores=len(self._cpus or os.sched_getaffinity(0)))
+
+    @contextlib.contextmanager
+    def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[ProcessServer]:
+        if port is not None and port_in_use(port, self._host):
+            message = f"port {port} on {self._host} is in use. Choose another, or leave the choice to fopt"
+            raise EngineError(message, kind=FailureKind.PORT, log_path=log_path)
+        with contextlib.ExitStack() as stack:
+            yield self._start(stack, config, log_path, port)
+
+    def _start(
+        self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None
+    ) -> ProcessServer:
+        try:
+            return self._start_on(stack, config, log_path, port or free_port(self._host))
+        except EngineError as error:
+            if port is not None or error.kind is not FailureKind.PORT:
+                raise
+        # Somebody took the free port between our look and the engine's bind; once is bad luck.
+        return self._start_on(stack, config, log_path, free_port(self._host))
+
+    def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> ProcessServer:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        config_path = log_path.with_suffix(".yaml")
+        config_path.write_text(dump_engine_config(config))
+        child = stack.enter_context(
+            ChildProcess(self._command(config_path, port), log_path=log_path, env=self._environment())
+        )
+        server = ProcessServer(
+            child,
+            base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
+            model_name=Path(config.model).name,
+            api_key=self._api_key,
+        )
+        try:
+            server.launch_s = child.wait_healthy(server.is_healthy, timeout_s=self._launch_timeout_s)
+        except EngineError as error:
+            raise _reported_failure(child) or error from None
+        return server
+
+    def _command(self, config_path: Path, port: int) -> list[str]:
+        program = [self._python, "-P", "-m", "engine.bundled.server", "--parent-pid", str(os.getpid())]
+        where = ["--config", str(config_path), "--port", str(port), "--host", self._host]
+        cpus = ["--cpus", ",".join(map(str, sorted(self._cpus)))] if self._cpus else []
+        key = ["--api-key-env", _API_KEY_VARIABLE] if self._api_key else []
+        return [*program, *where, *cpus, *key]
+
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+        return {"PYTHONPATH": path} | ({_API_KEY_VARIABLE: self._api_key} if self._api_key else {})
+
+
+def _reported_failure(child: ChildProcess) -> EngineError | None:
+    """What the engine itself said on the last line of its log."""
+    lines = child.log_tail()
+    try:
+        report = json.loads(lines[-1])
+        kind, message = FailureKind(report["kind"]), str(report["message"])
+    except (IndexError, ValueError, TypeError, KeyError):
+        return None
+    return EngineError(f"{message} (log: {child.log_path})", kind=kind, log_path=child.log_path)

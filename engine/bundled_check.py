@@ -1,0 +1,101 @@
+"""Why the bundled engine could not run a config here, found without launching it.
+
+Does not import torch: the checkpoint's config and file names are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.backend import FailureKind, Refusal
+from engine.bundled.errors import CheckpointError
+from engine.bundled.model_config import load_model_config
+from engine.config import EngineConfig
+from engine.memory import int4_group, local_available_bytes, plain_bytes, required_bytes
+from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
+
+
+def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
+    """Everything that speaks against a config; checks that need the checkpoint's shape wait until it is readable."""
+    found = [*_field_refusals(config, num_cores=num_cores), *_checkpoint_refusals(Path(config.model))]
+    draft_folder = config.speculative_config.model if config.speculative_config else None
+    if draft_folder is not None:
+        found += _checkpoint_refusals(Path(draft_folder), what="the draft: ")
+    if any(refusal.kind is FailureKind.BAD_CHECKPOINT for refusal in found):
+        return found
+    shape = load_model_shape(Path(config.model))
+    draft = load_model_shape(Path(draft_folder)) if draft_folder is not None else None
+    return [*found, *_shape_refusals(config, shape), *_draft_refusals(shape, draft), *_memory(config, shape, draft)]
+
+
+def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal]:
+    if config.engine != "bundled":
+        yield Refusal(reason=f"the config is for engine {config.engine}, not for bundled")
+    if config.tensor_parallel_size != 1:
+        yield Refusal(
+            reason=f"tensor_parallel_size {config.tensor_parallel_size}: the bundled engine runs on one device. Use 1",
+            kind=FailureKind.UNSUPPORTED,
+        )
+    if config.num_threads is not None and config.num_threads > num_cores:
+        yield Refusal(reason=f"num_threads {config.num_threads} is more than the {num_cores} cores it may use")
+
+
+def _checkpoint_refusals(folder: Path, *, what: str = "") -> Iterator[Refusal]:
+    try:
+        load_model_config(folder)
+        load_model_shape(folder)
+    except (CheckpointError, ModelShapeError) as error:
+        yield _bad(f"{what}{error}")
+        return
+    if not any(folder.glob("*.safetensors")):
+        yield _bad(f"{what}{folder} holds no *.safetensors file. Other weight formats are not read")
+    if not what and not (folder / "tokenizer.json").is_file():
+        yield _bad(f"{folder} holds no tokenizer.json. Save the tokenizer in its fast form")
+
+
+def _bad(reason: str) -> Refusal:
+    return Refusal(reason=reason, kind=FailureKind.BAD_CHECKPOINT)
+
+
+def _shape_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal]:
+    longest = shape.max_position_embeddings
+    wanted = config.max_model_len or longest
+    if wanted > longest:
+        yield Refusal(reason=f"max_model_len {wanted} is more than the checkpoint's {longest} positions")
+    if not config.enable_chunked_prefill and config.max_num_batched_tokens < wanted:
+        yield Refusal(
+            reason=f"max_num_batched_tokens {config.max_num_batched_tokens} cannot hold a prompt of max_model_len "
+            f"{wanted} in one step. Raise it, lower max_model_len or enable chunked prefill"
+        )
+    yield from _group_refusals(config, shape)
+
+
+def _group_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal]:
+    weights = config.quantization.weights
+    group = int4_group(weights)
+    uneven = sorted({columns for _, columns in shape.linear_shapes if group is not None and columns % group})
+    if uneven:
+        sizes = ", ".join(map(str, uneven))
+        reason = f"weights {weights}: groups of {group} do not divide this model's matrix widths ({sizes})"
+        yield Refusal(reason=reason, kind=FailureKind.UNSUPPORTED)
+
+
+def _draft_refusals(shape: ModelShape, draft: ModelShape | None) -> Iterator[Refusal]:
+    if draft is not None and draft.vocab_size != shape.vocab_size:
+        yield Refusal(
+            reason=f"the draft's vocabulary has {draft.vocab_size} tokens, the model's {shape.vocab_size}. "
+            "A draft must share the model's tokenizer"
+        )
+
+
+def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None) -> Iterator[Refusal]:
+    if config.hardware.sku != "local":
+        return
+    needed, available = required_bytes(config, shape, draft), local_available_bytes()
+    if needed > available:
+        yield Refusal(
+            reason=f"weights and the KV cache of one sequence need {plain_bytes(needed)}, {plain_bytes(available)} is "
+            "available. Quantize the weights, lower max_model_len or take a larger machine",
+            kind=FailureKind.OUT_OF_MEMORY,
+        )

@@ -1,0 +1,45 @@
+"""`python -m engine.keeper`: runs a command that does not watch its parent, and kills it when our process dies.
+
+Does not know what it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from engine.bundled.server.parent_death import signal_on_parent_death
+
+
+def main() -> int:
+    """Run the command in this process group; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="engine.keeper", description=__doc__)
+    parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--cpus", type=parse_cpus, default=None)
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    signal.signal(signal.SIGUSR1, _kill_group)
+    signal_on_parent_death(signal.SIGUSR1, parent_pid=options.parent_pid)
+    if options.cpus:
+        os.sched_setaffinity(0, options.cpus)
+    child = subprocess.Popen(options.command)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: child.send_signal(signal.SIGTERM))
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def parse_cpus(text: str) -> set[int]:
+    """`0,2` as {0, 2}."""
+    return {int(part) for part in text.split(",")}
+
+
+def _kill_group(_number: int, _frame: FrameType | None) -> None:
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""The engine families by name.
+
+Does not know their options: a caller that has some builds the member itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from engine.backend import Backend
+from engine.bundled_backend import BundledBackend
+
+BACKENDS: Mapping[str, Callable[[], Backend]] = {
+    "bundled": BundledBackend,
+}
