@@ -111,6 +111,28 @@ class EngineConfig(_Frozen):
         names = [*mine, *(name for name in theirs if name not in mine)]
         return {n: (theirs.get(n), mine.get(n)) for n in names if theirs.get(n) != mine.get(n)}
 
+    def label(self, default: EngineConfig) -> str:
+        """What sets this config apart from the default, short: `draft_model k=4, int8, max_num_seqs 16`."""
+        differing = self.differences(default)
+        parts = [self._speculation_label()] if any(name.startswith("speculative_config") for name in differing) else []
+        for name, (_, value) in differing.items():
+            if not name.startswith("speculative_config"):
+                parts.append(_label_part(name, value))
+        return ", ".join(parts) or "default"
+
+    def _speculation_label(self) -> str:
+        draft = self.speculative_config
+        return f"{draft.method} k={draft.num_speculative_tokens}" if draft else "no speculation"
+
+
+def _label_part(name: str, value: Any) -> str:
+    field = name.removeprefix("quantization.")
+    if field == "weights" or field == "dtype":
+        return str(value)
+    if isinstance(value, bool):
+        return f"{field.removeprefix('enable_')} {'on' if value else 'off'}"
+    return f"{field} {value}"
+
 
 def _flatten(prefix: str, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):

@@ -1,0 +1,138 @@
+"""From the options of `fopt run` to a `Job`: every file read, every wish parsed, before anything is launched.
+
+Does not start engines or write files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.config import EngineConfig, load_engine_config
+from optimizer.candidate import known_fields
+from optimizer.cli.budget import Budget
+from optimizer.cli.model_folder import find_draft, find_model
+from optimizer.errors import OptimizerError
+from optimizer.objective import parse_objective
+from optimizer.placement import plan_placement
+from optimizer.run import Job
+from optimizer.slo import parse_slos, with_quality_floor
+from optimizer.study import newest_study
+from search_spaces.skus import find_sku, load_skus, parse_prices
+from search_spaces.space import SearchSpace, load_search_space
+from workloads.parquet import read_workload
+from workloads.sampling import split_by_session
+from workloads.workload import Workload
+
+HELDOUT_FRACTION = 0.35
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """The options of `fopt run`, as typed."""
+
+    workload: Path
+    heldout: Path | None
+    objective: str
+    slos: tuple[str, ...]
+    model: Path | None
+    draft: Path | None
+    engine: str
+    space: str | None
+    base: Path | None
+    budget: Budget
+    prices: tuple[str, ...]
+    sku: str
+    catalogue: Path | None
+    seed: int
+    strategy: str
+    runs_dir: Path
+    name: str | None
+    resume: bool
+    no_verify: bool
+
+
+class Traffic(NamedTuple):
+    """What is searched on, what is verified on, and how they were parted."""
+
+    train: Workload
+    heldout: Workload
+    note: str
+
+
+def make_job(wishes: Wishes) -> Job:
+    """Check everything that can be checked without an engine.
+
+    Raises:
+        WorkloadError, SearchSpaceError, ConfigError, OptimizerError: each with the sentence for the user.
+    """
+    objective = parse_objective(wishes.objective)
+    slos = with_quality_floor(parse_slos(wishes.slos))
+    skus = load_skus(wishes.catalogue, parse_prices(wishes.prices))
+    find_sku(skus, wishes.sku)
+    workload = read_workload(wishes.workload)
+    traffic = _part_traffic(workload, wishes.heldout)
+    base = _base_config(wishes, workload)
+    space, notes = _space(wishes, base)
+    name = _study_name(wishes, traffic.train)
+    return Job(
+        name=name,
+        directory=wishes.runs_dir / name,
+        workload=traffic.train,
+        heldout=traffic.heldout,
+        notes=(traffic.note, *notes),
+        space=space,
+        base=base,
+        objective=objective,
+        slos=slos,
+        skus=skus,
+        budget_s=wishes.budget.seconds,
+        max_trials=wishes.budget.trials,
+        seed=wishes.seed,
+        strategy=wishes.strategy,
+        resume=wishes.resume,
+        verify=not wishes.no_verify,
+    )
+
+
+def _part_traffic(workload: Workload, heldout: Path | None) -> Traffic:
+    if heldout is not None:
+        return Traffic(workload, read_workload(heldout), "")
+    train, later = split_by_session(workload, HELDOUT_FRACTION)
+    note = f"verified on the last {HELDOUT_FRACTION:.0%} of the workload's sessions, which the search did not see"
+    return Traffic(train, later, note)
+
+
+def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
+    if wishes.base is not None and wishes.model is None:
+        return load_engine_config(wishes.base)
+    model = find_model(wishes.model, workload, wishes.workload)
+    hardware = {"hardware": {"sku": wishes.sku}}
+    base = EngineConfig.model_validate({"model": model, "engine": wishes.engine, **hardware})
+    return load_engine_config(wishes.base).model_copy(update={"model": model}) if wishes.base else base
+
+
+def _space(wishes: Wishes, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
+    space = load_search_space(wishes.space or wishes.engine)
+    space.validate_names(known_fields())
+    cores = plan_placement().engine_cores
+    draft = find_draft(wishes.draft, base.model)
+    resolved = space.resolve({"draft": draft, "cores": len(cores) if cores else None})
+    return resolved.space.including(base.flat()), resolved.notes
+
+
+def _study_name(wishes: Wishes, workload: Workload) -> str:
+    if wishes.name is not None:
+        if not re.fullmatch(r"[\w.-]+", wishes.name):
+            raise OptimizerError(f"--name {wishes.name!r}: use letters, digits, dots, dashes and underscores")
+        return wishes.name
+    if wishes.resume:
+        newest = newest_study(wishes.runs_dir, workload_fingerprint=workload.fingerprint)
+        if newest is None:
+            raise OptimizerError(f"{wishes.runs_dir} has no study of this workload to resume. Leave out --resume")
+        return newest.name
+    wish = re.sub(r"[^\w.-]+", "-", wishes.objective).strip("-")[:24]
+    return f"{wishes.workload.stem}-{wish}-{datetime.now():%Y%m%d-%H%M%S}"

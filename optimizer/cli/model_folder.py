@@ -1,0 +1,48 @@
+"""Where the model and its draft are: what the user said, else what the workload says.
+
+Does not read weights: `Backend.check` does that part.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimizer.errors import OptimizerError
+from workloads.workload import Workload
+
+
+def find_model(given: Path | None, workload: Workload, workload_path: Path) -> str:
+    """`--model`, else the workload's default model, looked for from here and from the workload's folder.
+
+    Raises:
+        OptimizerError: neither names a folder that exists.
+    """
+    if given is not None:
+        return _existing(given)
+    named = workload.metadata.model
+    if named is None:
+        raise OptimizerError(f"{workload_path} names no model. Give its folder with --model DIR")
+    for place in (Path(named), *(parent / named for parent in workload_path.resolve().parents)):
+        if place.is_dir():
+            return _shortest(place)
+    raise OptimizerError(f"the workload's model {named!r} is not a folder here. Give its folder with --model DIR")
+
+
+def find_draft(given: Path | None, model: str) -> str | None:
+    """`--draft`, else a folder `draft` beside the model's, else None."""
+    if given is not None:
+        return _existing(given)
+    sibling = Path(model).parent / "draft"
+    return _shortest(sibling) if (sibling / "config.json").is_file() else None
+
+
+def _existing(folder: Path) -> str:
+    if not folder.is_dir():
+        raise OptimizerError(f"no model folder at {folder}. Give a Hugging Face folder with config.json and *.safetensors")
+    return _shortest(folder)
+
+
+def _shortest(folder: Path) -> str:
+    """Relative to the current folder when below it."""
+    here, there = Path.cwd().resolve(), folder.resolve()
+    return str(there.relative_to(here)) if there.is_relative_to(here) else str(there)

@@ -1,0 +1,85 @@
+"""`fopt run`: the main job. Reads what was asked, runs the study, tells what was found.
+
+Does not decide: `optimizer.run` does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.backend import Backend
+from engine.registry import make_backend
+from optimizer.cli.budget import Budget, BudgetType
+from optimizer.cli.console import print_study
+from optimizer.cli.job import Wishes, make_job
+from optimizer.cli.progress import StudyProgress
+from optimizer.cli.watching import Watcher
+from optimizer.fidelity import plan_fidelity
+from optimizer.placement import plan_placement
+from optimizer.results import StudyResult
+from optimizer.run import Job, run_study, verification_seconds
+from reports.summary import study_json
+from reports.tracking import Tracker
+from reports.write import write_reports
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command("run", epilog="Example:  fopt run log.parquet --objective cost --slo 'ttft:p95<300ms' --budget 10m")
+@click.argument("workload", type=FILE)
+@click.option("--objective", default="latency", show_default=True, metavar="WISH",
+              help="latency | cost | quality | throughput | balanced, a metric such as p50_ttft_ms, or a weighted sum "
+                   "such as '0.7*latency + 0.3*cost'.")  # fmt: skip
+@click.option("--slo", "slos", multiple=True, metavar="LIMITS",
+              help="Limits to keep, e.g. 'ttft:p95<300ms; quality>=0.99; cost<0.4'. Repeatable.")  # fmt: skip
+@click.option("--heldout", type=FILE, help="Later traffic for the final check. Default: the workload's last part.")
+@click.option("--model", type=FOLDER, help="Hugging Face folder. Default: what the workload names.")
+@click.option("--draft", type=FOLDER, help="Draft model's folder. Default: `draft` beside the model.")
+@click.option("--engine", default="bundled", show_default=True, help="Which engine serves the candidates.")
+@click.option("--space", metavar="NAME|FILE", help="Search space. Default: the engine's own.")
+@click.option("--base", type=FILE, help="Engine config (YAML) to start from. Default: the engine's defaults.")
+@click.option("--budget", type=BudgetType(), default="5m", show_default=True, help="A time (5m, 2h) or a count (30trials).")
+@click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
+@click.option("--sku", default="local", show_default=True, help="The hardware the candidates run on, for its price.")
+@click.option("--skus", "catalogue", type=FILE, help="Your own hardware catalogue (YAML).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same candidates for the same measurements.")
+@click.option("--strategy", default="surrogate", show_default=True, help="surrogate | tpe | random: who proposes candidates.")
+@click.option("--runs-dir", type=FOLDER, default=Path("runs"), show_default=True, help="Where studies are kept.")
+@click.option("--name", help="Name of the study. Default: workload, objective and time.")
+@click.option("--resume", is_flag=True, help="Go on with study --name, or with the newest one of this workload.")
+@click.option("--no-verify", is_flag=True, help="Leave out the interleaved check on held-out traffic.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def command(as_json: bool, **options: Any) -> None:
+    """Search for the config that serves WORKLOAD best, and write it with the evidence.
+
+    Candidates are launched for real, the recorded traffic is replayed against them, and their answers are compared with
+    the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records."""
+    wishes = Wishes(**options)
+    job = make_job(wishes)
+    backend = make_backend(wishes.engine, cpus=plan_placement().engine_cores)
+    result, paths = _run(job, backend, wishes.budget, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(study_json(result), indent=2))
+    else:
+        print_study(result, paths)
+    if result.interrupted:
+        sys.exit(130)
+
+
+def _run(job: Job, backend: Backend, budget: Budget, *, quiet: bool) -> tuple[StudyResult, list[Path]]:
+    verify_s = verification_seconds(plan_fidelity(job.budget_s)) if job.verify else 0.0
+    progress = StudyProgress(budget=budget, objective=str(job.objective), verify_s=verify_s, quiet=quiet)
+    with Tracker(job.directory.parent) as tracker, progress:
+        progress.say(f"study {job.name}: {len(job.workload)} requests, {job.space.size()} configs, budget {budget}")
+        watcher = Watcher(job=job, progress=progress, tracker=tracker)
+        result = run_study(job, backend=backend, observer=watcher)
+        progress.phase("writing", "reports")
+        paths = write_reports(result, job.directory)
+        tracker.finish_study(result, job.directory)
+    return result, paths

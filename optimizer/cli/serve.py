@@ -1,0 +1,96 @@
+"""`fopt serve`: the serving layer's door: start exactly what a best.yaml holds, or a model with the default config.
+
+Does not measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from engine.config import EngineConfig, dump_engine_config
+from engine.process import port_in_use
+from engine.registry import make_backend
+from optimizer.cli.progress import stderr_console
+from optimizer.errors import OptimizerError
+from reports.deployment import read_deployment
+
+
+@click.command("serve", epilog="Example:  fopt serve runs/<study>/best.yaml --port 8000")
+@click.argument("deployment", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Serve this folder with the default config.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--served-model-name", help="What requests call the model. Default: the folder as the config names it.")
+@click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the key clients must send.")
+def command(
+    deployment: Path | None, model: Path | None, host: str, port: int, served_model_name: str | None, api_key_env: str | None
+) -> None:
+    """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
+
+    Weights are checked against the hashes in the file first. Ctrl-C stops the server."""
+    config = _config(deployment, model)
+    _check(config, host, port, api_key_env)
+    options = ["--served-model-name", served_model_name] if served_model_name else []
+    options += ["--api-key-env", api_key_env] if api_key_env else []
+    _announce(config, host, port)
+    sys.exit(_serve(config, host, port, options))
+
+
+def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
+    if (deployment is None) == (model is None):
+        raise click.UsageError("give a best.yaml, or --model DIR, one of the two.")
+    if model is not None:
+        return EngineConfig(model=str(model))
+    assert deployment is not None
+    return read_deployment(deployment, check_artifacts=True).config
+
+
+def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
+    refusals = make_backend(config.engine).check(config)
+    if refusals:
+        raise OptimizerError(f"this config cannot run here: {refusals[0].reason}")
+    if port_in_use(port, host):
+        raise OptimizerError(f"port {port} on {host} is in use. Choose another with --port")
+    if api_key_env and not os.environ.get(api_key_env):
+        raise OptimizerError(f"--api-key-env {api_key_env}: that environment variable is empty. Set it to the key")
+
+
+def _announce(config: EngineConfig, host: str, port: int) -> None:
+    console = stderr_console()
+    console.print(f"serving {config.model} ({config.label(EngineConfig(model=config.model))}) at http://{host}:{port}/v1")
+    console.print(f"try:  curl http://{host}:{port}/v1/models")
+
+
+def _serve(config: EngineConfig, host: str, port: int, options: list[str]) -> int:
+    """Run the server in the foreground; its exit status is ours, and a stop we were asked for is success."""
+    with tempfile.TemporaryDirectory(prefix="fopt-serve-") as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(dump_engine_config(config))
+        command = [sys.executable, "-m", "engine.bundled.server", "--config", str(file), "--host", host, "--port", str(port)]
+        process = subprocess.Popen([*command, "--parent-pid", str(os.getpid()), *options], process_group=0)
+        with _stopping(process):
+            return process.wait()
+    return 0
+
+
+@contextlib.contextmanager
+def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM reach the server as SIGTERM; nothing is left behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+        sys.exit(0)

@@ -1,0 +1,264 @@
+"""`run_study`: the main job's loop, from a workload and an objective to a `StudyResult`.
+
+Does not print, export or track: it tells an `Observer`, and the command line does the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from engine.backend import Backend, EngineError
+from engine.config import EngineConfig
+from optimizer.cost import recorded_load
+from optimizer.environment import describe_environment
+from optimizer.errors import OptimizerError
+from optimizer.evaluator import Evaluator
+from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
+from optimizer.objective import Objective
+from optimizer.pareto import pareto_front
+from optimizer.placement import Placement, plan_placement
+from optimizer.quality.evaluate import QualityEvaluator, reference_config
+from optimizer.recommendation import recommend
+from optimizer.results import Recommendation, StudyResult, TrialResult, TrialState, Verification
+from optimizer.slo import Slo, quality_floor
+from optimizer.study import Study
+from optimizer.verification import verify
+from search_spaces.skus import Sku
+from search_spaces.space import SearchSpace
+from workloads.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything the user asked for, read and checked."""
+
+    name: str
+    directory: Path  # runs/<study>
+    workload: Workload  # the train part
+    heldout: Workload
+    space: SearchSpace
+    base: EngineConfig  # the default config, trial 0
+    objective: Objective
+    slos: tuple[Slo, ...]
+    skus: Mapping[str, Sku]
+    budget_s: float | None
+    max_trials: int | None
+    seed: int
+    strategy: str
+    resume: bool
+    verify: bool = True
+    notes: tuple[str, ...] = ()  # for the reader: how the traffic was parted, what the space lacks
+
+
+class Observer(Protocol):
+    """Who watches a study: the terminal and the tracker."""
+
+    def phase(self, label: str, text: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def trial_done(self, result: TrialResult, so_far: list[TrialResult]) -> None: ...
+
+
+def run_study(job: Job, *, backend: Backend, observer: Observer) -> StudyResult:
+    """Search within the budget, recommend, verify on held-out traffic.
+
+    Ctrl-C ends the search and keeps what was measured (`StudyResult.interrupted`).
+
+    Raises:
+        OptimizerError: the default config itself cannot run; there is nothing to compare with.
+    """
+    started = time.monotonic()
+    placement = plan_placement()
+    fidelity = plan_fidelity(job.budget_s)
+    study = Study.create_or_resume(
+        directory=job.directory,
+        space=job.space,
+        base=job.base,
+        objective=job.objective,
+        slos=job.slos,
+        seed=job.seed,
+        strategy=job.strategy,
+        workload_fingerprint=job.workload.fingerprint,
+        resume=job.resume,
+    )
+    evaluator = _make_evaluator(job, backend, fidelity, placement)
+    search = _Search(job=job, study=study, evaluator=evaluator, observer=observer, fidelity=fidelity, started=started)
+    interrupted = search.run()
+    recommendation = _recommend(job, study.results)
+    verification = None
+    if job.verify and recommendation is not None and not interrupted:
+        try:
+            verification = _verify(job, study, recommendation, backend, fidelity, placement, observer)
+        except KeyboardInterrupt:
+            interrupted = True
+    notes = (*job.notes, *search.notes, placement.note)
+    return _study_result(job, study, recommendation, verification, interrupted, time.monotonic() - started, notes)
+
+
+def _make_evaluator(job: Job, backend: Backend, fidelity: Fidelity, placement: Placement) -> Evaluator:
+    return Evaluator(
+        backend=backend,
+        study_dir=job.directory,
+        window=choose_window(job.workload, fidelity.window_s, num_warmup=fidelity.warmup_requests, seed=job.seed),
+        fidelity=fidelity,
+        load=recorded_load(job.workload),
+        quality=_quality(job, job.workload, job.directory / "quality", fidelity, placement),
+        objective=job.objective,
+        slos=job.slos,
+        skus=job.skus,
+        placement=placement,
+    )
+
+
+def _quality(job: Job, workload: Workload, directory: Path, fidelity: Fidelity, placement: Placement) -> QualityEvaluator:
+    return QualityEvaluator(
+        directory=directory,
+        workload=workload,
+        reference_class=reference_config(job.base).quality_class(),
+        num_requests=fidelity.quality_requests,
+        num_requests_max=fidelity.quality_requests_max,
+        floor=quality_floor(job.slos),
+        placement=placement,
+        seed=job.seed,
+    )
+
+
+@dataclass(kw_only=True)
+class _Search:
+    """The part that repeats, and its arithmetic of time."""
+
+    job: Job
+    study: Study
+    evaluator: Evaluator
+    observer: Observer
+    fidelity: Fidelity
+    started: float
+    notes: tuple[str, ...] = ()
+
+    def run(self) -> bool:
+        """Returns whether the user interrupted."""
+        try:
+            self.evaluator.prepare(self.job.base, report=lambda text: self.observer.phase("preparing", text))
+            while self._may_start_another():
+                if not self._one():
+                    self.notes += ("every config of the space was measured",)
+                    break
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def _one(self) -> bool:
+        suggestion = self.study.ask()
+        if suggestion is None:
+            return False
+        label = suggestion.config.label(self.job.base)
+        result = self.evaluator.evaluate(
+            suggestion.number,
+            suggestion.config,
+            origin=suggestion.origin,
+            report=lambda text: self.observer.phase(f"trial {suggestion.number} · {label}", text),
+        )
+        self.study.tell(result)
+        self.observer.trial_done(result, self.study.results)
+        if result.number == 0 and result.state is not TrialState.COMPLETE:
+            raise OptimizerError(f"the default config cannot run here: {result.reason}")
+        return True
+
+    def _may_start_another(self) -> bool:
+        done = self.study.results
+        if self.job.max_trials is not None and len(done) >= self.job.max_trials:
+            return False
+        if self.job.budget_s is None or not done:
+            return True
+        # the dearest recent trial is the safer guess: a new quality class costs an evaluation
+        expected = max((trial.duration_s for trial in done[-4:]), default=0.0)
+        left = self.job.budget_s - (time.monotonic() - self.started) - self.verification_s()
+        return expected <= left
+
+    def verification_s(self) -> float:
+        """Four replays with their warm-ups, two launches, and the quality of the two classes on held-out requests."""
+        return verification_seconds(self.fidelity) if self.job.verify else 0.0
+
+
+def verification_seconds(fidelity: Fidelity) -> float:
+    """A prediction, for the budget and the ETA."""
+    return 4 * (fidelity.verification_s + 3) + 15
+
+
+def _recommend(job: Job, trials: list[TrialResult]) -> Recommendation | None:
+    measured = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    return recommend(measured, objective=job.objective, slos=job.slos, default=job.base) if measured else None
+
+
+def _verify(
+    job: Job,
+    study: Study,
+    recommendation: Recommendation,
+    backend: Backend,
+    fidelity: Fidelity,
+    placement: Placement,
+    observer: Observer,
+) -> Verification | None:
+    """None when an engine failed; the report then says that nothing was verified."""
+    window = choose_window(job.heldout, fidelity.verification_s, num_warmup=fidelity.warmup_requests, seed=job.seed)
+    directory = job.directory / "verification"
+    recommended = next(trial for trial in study.results if trial.number == recommendation.trial)
+    try:
+        return verify(
+            backend=backend,
+            default=job.base,
+            recommended=recommended.config,
+            window=window,
+            slos=job.slos,
+            quality=_quality(job, job.heldout, directory / "quality", fidelity, placement),
+            placement=placement,
+            directory=directory,
+            report=lambda text: observer.phase("verifying on held-out traffic", text),
+        )
+    except EngineError as error:
+        observer.say(f"the verification failed: {error}")
+        return None
+
+
+def _study_result(
+    job: Job,
+    study: Study,
+    recommendation: Recommendation | None,
+    verification: Verification | None,
+    interrupted: bool,
+    duration_s: float,
+    notes: tuple[str, ...],
+) -> StudyResult:
+    trials = tuple(sorted(study.results, key=lambda trial: trial.number))
+    load = recorded_load(job.workload)
+    return StudyResult(
+        name=job.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        workload_name=job.workload.metadata.name,
+        workload_fingerprint=job.workload.fingerprint,
+        workload_summary={
+            "requests": len(job.workload),
+            "requests_per_second": round(load.rate_rps, 3),
+            "tokens_per_request": round(load.tokens_per_request, 1),
+            "heldout_requests": len(job.heldout),
+        },
+        objective=str(job.objective),
+        slos=tuple(str(slo) for slo in job.slos),
+        space_name=job.space.name,
+        space_size=job.space.size(),
+        seed=job.seed,
+        trials=trials,
+        front=tuple(trial.number for trial in pareto_front(trials)),
+        recommendation=recommendation,
+        verification=verification,
+        environment=describe_environment(),
+        interrupted=interrupted,
+        duration_s=duration_s,
+        notes=tuple(note for note in notes if note),
+    )
