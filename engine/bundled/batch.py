@@ -1,0 +1,62 @@
+"""`Batch`: the packed tokens of one forward pass and where their keys and values go.
+
+Does not know drawing. Built once per pass; layers add nothing to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Ints = npt.NDArray[np.int64]
+
+
+class Span(NamedTuple):
+    """Consecutive tokens of one sequence to compute."""
+
+    token_ids: list[int]
+    start: int  # position of the first; everything before it is in the cache
+    block_table: list[int]  # holds room for all of them
+
+
+class Batch(NamedTuple):
+    """Spans packed without padding: N tokens of S sequences."""
+
+    token_ids: Tensor  # [N]
+    positions: Tensor  # [N]
+    slots: Tensor  # [N] where each token's keys and values are written
+    starts: Ints  # [S]
+    lengths: Ints  # [S]
+    block_tables: Ints  # [S, most blocks], padded with block 0
+
+    @property
+    def ends(self) -> Ints:
+        """Row of each span's last token, [S]."""
+        return np.cumsum(self.lengths) - 1
+
+
+def pack(spans: Seq[Span], block_size: int, device: torch.device) -> Batch:
+    """Lay spans one after another."""
+    lengths = np.fromiter((len(span.token_ids) for span in spans), np.int64, len(spans))
+    starts = np.fromiter((span.start for span in spans), np.int64, len(spans))
+    tables = _pad_tables(spans, int((starts + lengths).max()), block_size)
+    rows = np.repeat(np.arange(len(spans)), lengths)
+    positions = np.arange(len(rows)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    slots = tables[rows, positions // block_size] * block_size + positions % block_size
+    token_ids = np.fromiter(chain.from_iterable(span.token_ids for span in spans), np.int64, len(rows))
+    packed = torch.from_numpy(np.stack((token_ids, positions, slots))).to(device)
+    return Batch(packed[0], packed[1], packed[2], starts, lengths, tables)
+
+
+def _pad_tables(spans: Seq[Span], longest: int, block_size: int) -> Ints:
+    tables = np.zeros((len(spans), -(-longest // block_size)), np.int64)
+    for row, span in enumerate(spans):
+        used = -(-(span.start + len(span.token_ids)) // block_size)
+        tables[row, :used] = span.block_table[:used]
+    return tables

@@ -1,0 +1,308 @@
+"""`LLMEngine`: requests in, tokens out, one step at a time.
+
+Does not know HTTP or text. Single-threaded: add, abort and step are called from one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from engine.bundled.block_manager import BlockManager
+from engine.bundled.errors import (
+    BundledEngineError,
+    CapacityError,
+    CheckpointError,
+    RequestError,
+    UnsupportedError,
+)
+from engine.bundled.kv_cache import block_bytes, choose_num_blocks
+from engine.bundled.loader import LoadedModel, load_model
+from engine.bundled.model_config import load_model_config
+from engine.bundled.model_runner import ModelRunner, StepResult
+from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
+from engine.bundled.paged_model import PagedModel
+from engine.bundled.quantization import quantize
+from engine.bundled.sampling_params import SamplingParams
+from engine.bundled.scheduler import ScheduledSequence, Scheduler
+from engine.bundled.sequence import Sequence, SequenceStatus
+from engine.bundled.speculation import PROPOSERS, Proposer
+from engine.bundled.tokenizer import Tokenizer
+from engine.config import EngineConfig
+
+__all__ = [
+    "BundledEngineError",
+    "CapacityError",
+    "CheckpointError",
+    "EngineCounters",
+    "LLMEngine",
+    "RequestError",
+    "RequestOutput",
+    "SamplingParams",
+    "TokenLogprob",
+    "UnsupportedError",
+]
+
+
+class LLMEngine:
+    """A loaded model with its scheduler and KV cache.
+
+    Args:
+        device: a torch device name; None takes CUDA when there is one.
+
+    Raises:
+        CheckpointError, CapacityError, UnsupportedError: the config cannot run here.
+    """
+
+    def __init__(self, config: EngineConfig, *, device: str | None = None) -> None:
+        _refuse_unsupported(config)
+        torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
+        self.config = config
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.max_model_len = _choose_max_model_len(config)
+        target = self._load(config.model, config.dtype)
+        quantize(target.decoder, config.quantization.weights)
+        draft = self._load_draft(target)
+        self.vocab_size = target.config.vocab_size
+        self.eos_token_ids = target.config.eos_token_ids
+        self.num_blocks = self._choose_num_blocks(target, draft)
+        proposer = self._make_proposer(draft)
+        self.runner = ModelRunner(self._paged(target), proposer)
+        self.block_manager = BlockManager(
+            self.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
+        )
+        self.scheduler = Scheduler(
+            config,
+            self.block_manager,
+            max_model_len=self.max_model_len,
+            cache_lag=proposer.cache_lag if proposer else 0,
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.num_draft_tokens)
+        self._num_added = 0
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The folder's tokenizer, read at first use.
+
+        Raises:
+            CheckpointError: the folder has none.
+        """
+        return Tokenizer(Path(self.config.model))
+
+    def add_request(self, request_id: str, prompt_token_ids: list[int], params: SamplingParams) -> None:
+        """Queue a request.
+
+        Raises:
+            RequestError: empty or too long a prompt, a token id outside the vocabulary, an id in use.
+        """
+        self._check_request(request_id, prompt_token_ids, params)
+        seed = params.seed if params.seed is not None else hash((self.config.seed, self._num_added))
+        self._num_added += 1
+        sequence = Sequence(request_id, prompt_token_ids, params, seed=seed % 2**64, eos=self.eos_token_ids)
+        self._sequences[request_id] = sequence
+        self.scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request; it gives no further output. An unknown id is ignored: it may just have finished."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self._finish(sequence, "abort")
+
+    def step(self) -> list[RequestOutput]:
+        """Compute one batch; the outputs of the requests that have news."""
+        scheduled = self.scheduler.schedule()
+        results = self.runner.run(scheduled) if scheduled else []
+        return self._postprocess(scheduled, results)
+
+    def has_unfinished(self) -> bool:
+        return self.scheduler.has_unfinished()
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget cached prefixes; False, and nothing happens, while requests run."""
+        return self.block_manager.reset()
+
+    def counters(self) -> EngineCounters:
+        """A copy of the totals with the state of this moment."""
+        counters = self._counters
+        return EngineCounters(
+            num_drafts=counters.num_drafts,
+            num_draft_tokens=counters.num_draft_tokens,
+            num_accepted_tokens=counters.num_accepted_tokens,
+            accepted_tokens_per_position=list(counters.accepted_tokens_per_position),
+            prefix_cache_queries=self.scheduler.prefix_cache_queries,
+            prefix_cache_hits=self.scheduler.prefix_cache_hits,
+            num_preemptions=self.scheduler.num_preemptions,
+            prompt_tokens=counters.prompt_tokens,
+            generation_tokens=counters.generation_tokens,
+            num_requests_running=len(self.scheduler.running),
+            num_requests_waiting=len(self.scheduler.waiting),
+            kv_cache_usage=self.block_manager.usage,
+            num_finished=dict(counters.num_finished),
+        )
+
+    def generate(self, prompts: list[list[int]], params: SamplingParams | list[SamplingParams]) -> list[list[int]]:
+        """Output tokens of each prompt, all run together; the engine must be idle."""
+        each = params if isinstance(params, list) else [params] * len(prompts)
+        names = [f"generate-{self._num_added}-{index}" for index in range(len(prompts))]
+        for name, prompt, own in zip(names, prompts, each, strict=True):
+            self.add_request(name, prompt, own)
+        outputs: dict[str, list[int]] = {name: [] for name in names}
+        while self.has_unfinished():
+            for output in self.step():
+                outputs[output.request_id] += output.token_ids
+        return [outputs[name] for name in names]
+
+    def _load(self, folder: str, dtype: str) -> LoadedModel:
+        return load_model(Path(folder), dtype=dtype, max_positions=self.max_model_len, device=self.device)
+
+    def _load_draft(self, target: LoadedModel) -> LoadedModel | None:
+        speculation = self.config.speculative_config
+        if speculation is None or speculation.model is None:
+            return None
+        dtype = str(target.dtype).removeprefix("torch.")
+        draft = self._load(speculation.model, dtype)
+        if draft.config.vocab_size != target.config.vocab_size:
+            raise UnsupportedError(
+                f"the draft's vocabulary ({draft.config.vocab_size}) is not the target's "
+                f"({target.config.vocab_size}). Choose a draft trained with the target's tokenizer"
+            )
+        return draft
+
+    def _choose_num_blocks(self, target: LoadedModel, draft: LoadedModel | None) -> int:
+        size = self.config.block_size
+        models = [target] if draft is None else [target, draft]
+        return choose_num_blocks(
+            self.config,
+            bytes_per_block=sum(block_bytes(model.config, model.dtype, size) for model in models),
+            max_model_len=self.max_model_len,
+            device=self.device,
+        )
+
+    def _paged(self, model: LoadedModel) -> PagedModel:
+        speculation = self.config.speculative_config
+        return PagedModel(
+            model,
+            num_blocks=self.num_blocks,
+            block_size=self.config.block_size,
+            max_short_query=1 + (speculation.num_speculative_tokens if speculation else 0),
+        )
+
+    def _make_proposer(self, draft: LoadedModel | None) -> Proposer | None:
+        speculation = self.config.speculative_config
+        if speculation is None:
+            return None
+        return PROPOSERS[speculation.method](speculation, None if draft is None else self._paged(draft))
+
+    def _check_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:
+        if request_id in self._sequences:
+            raise RequestError(f"request id {request_id!r} is in use")
+        if not prompt:
+            raise RequestError("the prompt is empty: give at least one token")
+        if len(prompt) >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens; with one token of output at most "
+                f"{self.max_model_len - 1} fit max_model_len {self.max_model_len}"
+            )
+        if not self.config.enable_chunked_prefill and len(prompt) > self.config.max_num_batched_tokens:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, more than max_num_batched_tokens "
+                f"{self.config.max_num_batched_tokens} while chunked prefill is off"
+            )
+        for token_id in (min(prompt), max(prompt), *params.stop_token_ids):
+            if not 0 <= token_id < self.vocab_size:
+                raise RequestError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
+
+    def _postprocess(self, scheduled: list[ScheduledSequence], results: list[StepResult]) -> list[RequestOutput]:
+        outputs = [self._take_over(item, result) for item, result in zip(scheduled, results, strict=True)]
+        return [output for output in outputs if output is not None]
+
+    def _take_over(self, item: ScheduledSequence, result: StepResult) -> RequestOutput | None:
+        """Bring one sequence up to date; None while its prompt is still being computed."""
+        sequence = item.sequence
+        _gather_prompt_logprobs(sequence, result)
+        self._count(sequence, result)
+        token_ids, reason = self._trim(sequence, result.token_ids)
+        self.scheduler.advance(item, token_ids)
+        if not token_ids:
+            return None
+        self._counters.generation_tokens += len(token_ids)
+        output = RequestOutput(
+            request_id=sequence.request_id,
+            token_ids=token_ids,
+            finish_reason=reason,
+            logprobs=None if result.logprobs is None else result.logprobs[: len(token_ids)],
+            prompt_logprobs=_deliver_prompt_logprobs(sequence),
+            num_cached_tokens=sequence.num_cached_tokens or 0,
+        )
+        if reason is not None:
+            self._finish(sequence, reason)
+        return output
+
+    def _trim(self, sequence: Sequence, token_ids: list[int]) -> tuple[list[int], FinishReason | None]:
+        """Cut drawn tokens where the request ends."""
+        params = sequence.params
+        room = min(params.max_tokens - sequence.num_output_tokens, self.max_model_len - sequence.num_tokens)
+        for index, token_id in enumerate(token_ids[:room]):
+            if token_id in sequence.stop_token_ids:
+                return token_ids[: index + 1], "stop"
+        return token_ids[:room], "length" if len(token_ids) >= room else None
+
+    def _count(self, sequence: Sequence, result: StepResult) -> None:
+        counters = self._counters
+        if result.token_ids and sequence.num_output_tokens == 0:
+            counters.prompt_tokens += sequence.num_prompt_tokens
+        if result.num_drafted:
+            num_accepted = len(result.token_ids) - 1
+            counters.num_drafts += 1
+            counters.num_draft_tokens += result.num_drafted
+            counters.num_accepted_tokens += num_accepted
+            for position in range(num_accepted):
+                counters.accepted_tokens_per_position[position] += 1
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        assert sequence.status is not SequenceStatus.FINISHED, "a sequence finishes once"
+        self.scheduler.finish(sequence)
+        del self._sequences[sequence.request_id]
+        self._counters.num_finished[reason] = self._counters.num_finished.get(reason, 0) + 1
+
+
+def _refuse_unsupported(config: EngineConfig) -> None:
+    if config.tensor_parallel_size != 1:
+        raise UnsupportedError("the bundled engine runs on one device. Set tensor_parallel_size to 1")
+    if config.engine != "bundled":
+        raise UnsupportedError(f"this config is for engine {config.engine}, not for the bundled engine")
+
+
+def _choose_max_model_len(config: EngineConfig) -> int:
+    """The config's length, within what every checkpoint was trained for."""
+    allowed = load_model_config(Path(config.model)).max_position_embeddings
+    chosen = config.max_model_len or allowed
+    draft = config.speculative_config.model if config.speculative_config else None
+    limits = {config.model: allowed}
+    if draft is not None:
+        limits[draft] = load_model_config(Path(draft)).max_position_embeddings
+    for folder, limit in limits.items():
+        if chosen > limit:
+            raise UnsupportedError(f"max_model_len {chosen} is more than {folder} allows ({limit}). Lower it")
+    return chosen
+
+
+def _gather_prompt_logprobs(sequence: Sequence, result: StepResult) -> None:
+    if not sequence.needs_prompt_logprobs:
+        return
+    if sequence.num_computed_tokens == 0:  # also after a preemption in the middle of the prompt
+        sequence.prompt_logprobs = [None]
+    assert sequence.prompt_logprobs is not None, "the first chunk comes first"
+    sequence.prompt_logprobs += result.prompt_logprobs
+
+
+def _deliver_prompt_logprobs(sequence: Sequence) -> list[TokenLogprob | None] | None:
+    if not sequence.needs_prompt_logprobs:
+        return None
+    sequence.prompt_logprobs_delivered = True
+    delivered, sequence.prompt_logprobs = sequence.prompt_logprobs, None
+    return delivered

@@ -1,0 +1,48 @@
+"""`PagedModel`: a decoder with its paged cache and attention, fed with spans of tokens.
+
+Does not know whether it is the target or a draft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
+
+from torch import Tensor
+
+from engine.bundled.attention import ATTENTION
+from engine.bundled.batch import Batch, Span, pack
+from engine.bundled.kv_cache import KVCache
+from engine.bundled.loader import LoadedModel
+from engine.bundled.transformer import Decoder
+
+
+class Forward(NamedTuple):
+    """What one pass computed: hidden states [N, hidden] of the batch's packed tokens."""
+
+    batch: Batch
+    hidden: Tensor
+
+
+class PagedModel:
+    """One network whose keys and values live in blocks that the block manager hands out."""
+
+    def __init__(
+        self, model: LoadedModel, *, num_blocks: int, block_size: int, max_short_query: int, attention: str = "gathered"
+    ) -> None:
+        self.decoder: Decoder = model.decoder
+        self.device = model.decoder.embed_tokens.weight.device
+        self.block_size = block_size
+        cache = KVCache(model.config, num_blocks, block_size, dtype=model.dtype, device=self.device)
+        self.attention = ATTENTION[attention](cache, max_short_query)
+
+    def forward(self, spans: Seq[Span]) -> Forward:
+        """Write the spans' keys and values and return their hidden states."""
+        batch = pack(spans, self.block_size, self.device)
+        self.attention.plan(batch)
+        hidden: Tensor = self.decoder(batch.token_ids, batch.positions, self.attention)
+        return Forward(batch, hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [N, V]."""
+        return self.decoder.logits(hidden)

@@ -1,0 +1,156 @@
+"""`Scheduler`: which sequences compute how many tokens in the next step, under one token budget.
+
+Does not know tensors or drawing. Running sequences come before waiting ones, oldest first, as in vLLM V1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from engine.bundled.block_manager import BlockManager
+from engine.bundled.sequence import Sequence, SequenceStatus
+from engine.config import EngineConfig
+
+
+class ScheduledSequence(NamedTuple):
+    """One sequence's share of a step."""
+
+    sequence: Sequence
+    num_tokens: int  # known tokens to compute, from num_computed_tokens on
+    max_draft_tokens: int  # further tokens that may be drafted and verified; their blocks are reserved
+
+    @property
+    def draws(self) -> bool:
+        """Whether this step reaches the last known token, so that the next one is drawn."""
+        return self.num_tokens == self.sequence.num_uncomputed_tokens
+
+
+class Scheduler:
+    """Continuous batching with chunked prefill, prefix caching and preemption by recomputation."""
+
+    def __init__(
+        self, config: EngineConfig, block_manager: BlockManager, *, max_model_len: int, cache_lag: int = 0
+    ) -> None:
+        self.block_manager = block_manager
+        self.max_num_seqs = config.max_num_seqs
+        self.max_num_batched_tokens = config.max_num_batched_tokens
+        self.enable_chunked_prefill = config.enable_chunked_prefill
+        self.max_model_len = max_model_len
+        self.num_draft_tokens = config.speculative_config.num_speculative_tokens if config.speculative_config else 0
+        self.cache_lag = cache_lag  # computed tokens a proposer's own cache may lack
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.prefix_cache_queries = 0
+        self.prefix_cache_hits = 0
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def has_unfinished(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def schedule(self) -> list[ScheduledSequence]:
+        """Fill the step's budget; empty only when nothing is unfinished."""
+        preempted_before = self.num_preemptions
+        scheduled, budget = self._schedule_running(self.max_num_batched_tokens)
+        if self.num_preemptions == preempted_before:
+            scheduled += self._schedule_waiting(budget)
+        assert scheduled or not self.has_unfinished(), "a step makes progress"
+        return scheduled
+
+    def advance(self, item: ScheduledSequence, new_token_ids: list[int]) -> None:
+        """Take over a step's result: the drafts among `new_token_ids` were computed, the last one was not."""
+        sequence = item.sequence
+        sequence.token_ids.extend(new_token_ids)
+        sequence.num_computed_tokens += item.num_tokens + max(len(new_token_ids) - 1, 0)
+        sequence.num_draft_computed_tokens = min(sequence.num_draft_computed_tokens, sequence.num_computed_tokens)
+        self.block_manager.register(sequence, max(0, sequence.num_computed_tokens - self.cache_lag))
+
+    def finish(self, sequence: Sequence) -> None:
+        """Let go of a sequence, wherever it is."""
+        if sequence.status is SequenceStatus.RUNNING:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        self.block_manager.release(sequence)
+        sequence.status = SequenceStatus.FINISHED
+
+    def _schedule_running(self, budget: int) -> tuple[list[ScheduledSequence], int]:
+        scheduled: list[ScheduledSequence] = []
+        index = 0
+        while index < len(self.running) and budget > 0:
+            item = self._fit(self.running[index], budget)
+            if item is None:
+                self._preempt_newest()
+                continue
+            scheduled.append(item)
+            budget -= item.num_tokens + item.max_draft_tokens
+            index += 1
+        return scheduled, budget
+
+    def _fit(self, sequence: Sequence, budget: int) -> ScheduledSequence | None:
+        """Reserve blocks for as much of a running sequence as the budget allows; None when there are none."""
+        num_tokens = min(sequence.num_uncomputed_tokens, budget)
+        end = sequence.num_computed_tokens + num_tokens
+        num_drafts = min(self._draftable(sequence), budget - num_tokens)
+        if num_drafts and not self.block_manager.can_append(sequence, end + num_drafts):
+            num_drafts = 0
+        if not self.block_manager.can_append(sequence, end + num_drafts):
+            return None
+        self.block_manager.append(sequence, end + num_drafts)
+        return ScheduledSequence(sequence, num_tokens, num_drafts)
+
+    def _draftable(self, sequence: Sequence) -> int:
+        """Drafts worth verifying: with all accepted, the bonus token must still be wanted."""
+        if sequence.num_uncomputed_tokens != 1:
+            return 0
+        wanted = sequence.params.max_tokens - sequence.num_output_tokens - 1
+        room = self.max_model_len - sequence.num_tokens - 1
+        return max(0, min(self.num_draft_tokens, wanted, room))
+
+    def _preempt_newest(self) -> None:
+        victim = self.running.pop()
+        self.block_manager.release(victim)
+        victim.forget_computed()
+        self.waiting.appendleft(victim)
+        self.num_preemptions += 1
+
+    def _schedule_waiting(self, budget: int) -> list[ScheduledSequence]:
+        scheduled: list[ScheduledSequence] = []
+        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
+            item = self._admit(self.waiting[0], budget)
+            if item is None:
+                break
+            self.running.append(self.waiting.popleft())
+            scheduled.append(item)
+            budget -= item.num_tokens
+        return scheduled
+
+    def _admit(self, sequence: Sequence, budget: int) -> ScheduledSequence | None:
+        """Start a waiting sequence on its cached prefix; None when budget or blocks do not suffice."""
+        cached = [] if sequence.wants_prompt_logprobs else self.block_manager.match_prefix(sequence)
+        num_cached = len(cached) * self.block_manager.block_size
+        num_tokens = min(sequence.num_tokens - num_cached, budget)
+        if self._must_wait_for_budget(sequence.num_tokens - num_cached, budget):
+            return None
+        if not self.block_manager.can_admit(cached, num_cached + num_tokens):
+            return None
+        self.block_manager.admit(sequence, cached, num_cached + num_tokens)
+        sequence.status = SequenceStatus.RUNNING
+        sequence.num_computed_tokens = sequence.num_draft_computed_tokens = num_cached
+        self._count_first_admission(sequence, num_cached)
+        return ScheduledSequence(sequence, num_tokens, 0)
+
+    def _must_wait_for_budget(self, num_tokens: int, budget: int) -> bool:
+        """Without chunked prefill a prompt runs whole; only a preempted one beyond any budget is cut."""
+        return not self.enable_chunked_prefill and budget < num_tokens <= self.max_num_batched_tokens
+
+    def _count_first_admission(self, sequence: Sequence, num_cached: int) -> None:
+        if sequence.num_cached_tokens is not None:
+            return
+        sequence.num_cached_tokens = num_cached
+        if self.block_manager.enable_prefix_caching and not sequence.wants_prompt_logprobs:
+            self.prefix_cache_queries += sequence.num_tokens
+            self.prefix_cache_hits += num_cached

@@ -1,0 +1,61 @@
+"""`Draft` and `Proposer`: what speculation proposes and who proposes it.
+
+Does not know how drafts are verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from engine.bundled.paged_model import Forward
+from engine.bundled.scheduler import ScheduledSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """Proposed tokens as a tree in topological order; `parents[i]` is a token's parent, -1 the last known token.
+
+    Only chains (`parents[i] == i - 1`) are verified today.
+
+    Args:
+        distribution: [n, V] what each token was drawn from, which exact rejection needs; None when the
+            tokens were chosen deterministically.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    distribution: Tensor | None = None
+
+    @staticmethod
+    def chain(token_ids: Seq[int], distribution: Tensor | None = None) -> Draft:
+        return Draft(
+            token_ids=tuple(token_ids), parents=tuple(range(-1, len(token_ids) - 1)), distribution=distribution
+        )
+
+    @property
+    def is_chain(self) -> bool:
+        return self.parents == tuple(range(-1, len(self.token_ids) - 1))
+
+
+class Proposer(Protocol):
+    """Drafts tokens before each target pass.
+
+    Attributes:
+        cache_lag: computed target tokens that this proposer's own cache may lack; blocks are shared that much later.
+        needs_hidden_states: whether `observe` is called with every target pass (Medusa and EAGLE read them).
+    """
+
+    cache_lag: ClassVar[int]
+    needs_hidden_states: ClassVar[bool]
+
+    def propose(self, scheduled: Seq[ScheduledSequence]) -> list[Draft]:
+        """One draft per scheduled sequence, of at most its `max_draft_tokens`; empty where it has no idea."""
+        ...
+
+    def observe(self, scheduled: Seq[ScheduledSequence], forward: Forward) -> None:
+        """The target's hidden states of this step's tokens, drafts included."""
+        ...
