@@ -1,0 +1,91 @@
+import ast
+import json
+import random
+
+import pytest
+
+from workloads.checks import score_response
+from workloads.demo.conversation import Conversation, Turn
+from workloads.demo.tasks import TASKS
+from workloads.request import Check
+
+ROUNDS = 40
+
+
+def conversations(task: str, size: int = 2) -> list[Conversation]:
+    rng = random.Random(f"{task}-{size}")
+    return [TASKS[task](rng, size) for _ in range(ROUNDS)]  # type: ignore[index]
+
+
+def score(turn: Turn, answer: str) -> float:
+    return score_response([Check(kind=c.kind, spec=c.spec, weight=c.weight) for c in turn.checks], answer)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_the_same_seed_draws_the_same_conversations(task: str, size: int) -> None:
+    assert conversations(task, size) == conversations(task, size)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_turn_has_checks_that_accept_its_gold_answer(task: str) -> None:
+    for conversation in conversations(task):
+        for turn in conversation.turns:
+            assert turn.checks
+            assert score(turn, turn.answer) == 1.0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_answer_with_one_value_changed_scores_less(task: str) -> None:
+    for conversation in conversations(task):
+        turn = conversation.turns[0]
+        spec = json.loads(turn.checks[0].spec)
+        value = spec[0] if isinstance(spec, list) else turn.answer[len(turn.answer) // 2]
+        assert score(turn, turn.answer.replace(value, "#")) < 1.0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_traffic_has_rules_and_a_later_turn_holds_the_earlier_answers(task: str) -> None:
+    for conversation in conversations(task):
+        last = len(conversation.turns) - 1
+        messages = conversation.messages(last)
+        assert messages[0]["role"] == "system"
+        assert messages[0]["content"]
+        answers = [message["content"] for message in messages if message["role"] == "assistant"]
+        assert answers == [turn.answer for turn in conversation.turns[:last]]
+
+
+def test_tenants_share_one_system_prompt_each() -> None:
+    prompts: dict[str, set[str]] = {}
+    for task in TASKS:
+        for conversation in conversations(task):
+            prompts.setdefault(conversation.tenant, set()).add(conversation.system)
+    assert len(prompts) == 9
+    assert all(len(texts) == 1 for texts in prompts.values())
+
+
+def test_extracted_values_stand_in_the_message() -> None:
+    for conversation in conversations("extraction"):
+        for turn in conversation.turns:
+            assert all(str(value) in turn.user for value in json.loads(turn.answer).values())
+
+
+def test_edits_are_python_of_the_promised_length_and_change_something() -> None:
+    for conversation in conversations("edit"):
+        before = conversation.turns[0].user.rsplit("\n\n", 1)[0]
+        for turn in conversation.turns:
+            ast.parse(turn.answer)
+            assert 8 <= len(turn.answer.splitlines()) <= 15
+            assert turn.answer != before
+            before = turn.answer
+
+
+def test_table_answers_name_the_row_they_come_from() -> None:
+    for conversation in conversations("table"):
+        table = conversation.turns[0].user.rsplit("\n\n", 1)[0].splitlines()
+        rows = {line.split(":")[0]: line for line in table}
+        for turn in conversation.turns:
+            answer = turn.answer.rstrip(".")
+            key, value = answer.rsplit(" ", 1) if "belongs" not in answer else reversed(answer.rsplit(" ", 1))
+            row = next(line for name, line in rows.items() if name in turn.answer)
+            assert turn.answer == row or value in row or key in row
