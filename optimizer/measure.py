@@ -61,7 +61,7 @@ class Measure:
         if found is None:
             raise OptimizerError(f"{self} was not measured. Use another metric, or a workload that defines it")
         estimate = found if isinstance(found, Estimate) else _point(found)
-        return scaled(estimate, 1e-3) if self.is_latency else estimate
+        return _in_seconds(estimate) if self.is_latency else estimate
 
     def read_trial(self, trial: TrialResult) -> Estimate:
         """`read` from a trial's parts."""
@@ -78,6 +78,11 @@ class Measure:
 
 def _point(value: float) -> Estimate:
     return Estimate(value=value, low=value, high=value, num_samples=0)
+
+
+def _in_seconds(ms: Estimate) -> Estimate:
+    parts = {"value": ms.value / 1000, "low": ms.low / 1000, "high": ms.high / 1000}
+    return Estimate(**parts, num_samples=ms.num_samples)
 
 
 def scaled(estimate: Estimate, factor: float) -> Estimate:

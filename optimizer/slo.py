@@ -22,7 +22,7 @@ from optimizer.tokens import Token, TokenStream
 from workloads.estimate import Estimate
 
 Operator = Literal["<", "<=", ">", ">="]
-UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000}  # dividing is exact where multiplying by 1e-3 is not
 DEFAULT_QUALITY_FLOOR = 0.99
 _BARELY = 1e-9  # violation of a strict limit that is hit exactly
 _FARTHEST = 1e9  # violation told for a value that is not a number
@@ -63,7 +63,7 @@ class Slo:
         if not self.measure.is_latency:
             return _exact(value)
         milliseconds = _exact(float(f"{value * 1000:.12g}"))
-        return f"{milliseconds}ms" if float(milliseconds) * UNITS_S["ms"] == value else f"{_exact(value)}s"
+        return f"{milliseconds}ms" if float(milliseconds) / 1000 == value else f"{_exact(value)}s"
 
     def with_limit(self, limit: float) -> Slo:
         return Slo(metric=self.metric, statistic=self.statistic, op=self.op, limit=limit)
@@ -164,23 +164,22 @@ class _Parser:
             raise self._tokens.error(str(error), (statistic if statistic and known else name).column) from None
 
     def _limit(self, measure: Measure, number: Token, *, default_unit: str | None) -> float:
-        factor = self._unit(measure, default_unit)
-        limit = float(number.text) * factor
+        limit = float(number.text) / self._divisor(measure, default_unit)
         if not math.isfinite(limit):
             raise self._tokens.error("the limit is too large", number.column)
         if limit == 0 and (measure.is_latency or measure.name == "cost"):
             raise self._tokens.error(f"a limit on {measure.name} is more than 0", number.column)
         return limit
 
-    def _unit(self, measure: Measure, default: str | None) -> float:
+    def _divisor(self, measure: Measure, default: str | None) -> int:
         unit = self._tokens.next
         if default and unit.kind != "name":
-            return UNITS_S[default]
+            return PER_SECOND[default]
         if measure.is_latency:
-            self._tokens.expect(lambda t: t.text in UNITS_S, f"a unit for {measure.name}: s, ms or us")
-            return UNITS_S[unit.text]
+            self._tokens.expect(lambda t: t.text in PER_SECOND, f"a unit for {measure.name}: s, ms or us")
+            return PER_SECOND[unit.text]
         if self._tokens.take_sign("%"):
-            return 0.01
-        if unit.text in UNITS_S:
+            return 100
+        if unit.text in PER_SECOND:
             raise self._tokens.error(f"{measure.name} has no unit {unit.text!r}. Write the number alone", unit.column)
-        return 1.0
+        return 1
