@@ -12,7 +12,7 @@ from engine.backend import FailureKind, Refusal
 from engine.bundled.errors import CheckpointError
 from engine.bundled.model_config import load_model_config
 from engine.config import EngineConfig
-from engine.memory import int4_group, local_available_bytes, plain_bytes, required_bytes
+from engine.memory import int4_group, local_available_bytes, one_sequence_bytes, plain_bytes, required_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 
 
@@ -26,7 +26,10 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
         return found
     shape = load_model_shape(Path(config.model))
     draft = load_model_shape(Path(draft_folder)) if draft_folder is not None else None
-    return [*found, *_shape_refusals(config, shape), *_draft_refusals(shape, draft), *_memory(config, shape, draft)]
+    found += _shape_refusals(config, shape)
+    if draft is not None:
+        found += _draft_refusals(config, shape, draft)
+    return [*found, *_memory(config, shape, draft)]
 
 
 def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal]:
@@ -81,21 +84,35 @@ def _group_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal
         yield Refusal(reason=reason, kind=FailureKind.UNSUPPORTED)
 
 
-def _draft_refusals(shape: ModelShape, draft: ModelShape | None) -> Iterator[Refusal]:
-    if draft is not None and draft.vocab_size != shape.vocab_size:
+def _draft_refusals(config: EngineConfig, shape: ModelShape, draft: ModelShape) -> Iterator[Refusal]:
+    if draft.vocab_size != shape.vocab_size:
         yield Refusal(
             reason=f"the draft's vocabulary has {draft.vocab_size} tokens, the model's {shape.vocab_size}. "
-            "A draft must share the model's tokenizer"
+            "A draft must share the model's tokenizer",
+            kind=FailureKind.UNSUPPORTED,
+        )
+    wanted = config.max_model_len or shape.max_position_embeddings
+    if draft.max_position_embeddings < wanted:
+        yield Refusal(
+            reason=f"the draft has {draft.max_position_embeddings} positions, max_model_len is {wanted}. Lower it",
+            kind=FailureKind.UNSUPPORTED,
         )
 
 
 def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None) -> Iterator[Refusal]:
+    cache = config.kv_cache_memory_bytes
+    one = one_sequence_bytes(config, shape, draft)
+    if cache is not None and cache < one:
+        reason = (
+            f"kv_cache_memory_bytes is {plain_bytes(cache)}, one sequence of max_model_len needs {plain_bytes(one)}"
+        )
+        yield Refusal(reason=f"{reason}. Raise it or lower max_model_len", kind=FailureKind.OUT_OF_MEMORY)
     if config.hardware.sku != "local":
         return
     needed, available = required_bytes(config, shape, draft), local_available_bytes()
     if needed > available:
         yield Refusal(
             reason=f"weights and the KV cache of one sequence need {plain_bytes(needed)}, {plain_bytes(available)} is "
-            "available. Quantize the weights, lower max_model_len or take a larger machine",
+            "available. Lower max_model_len, drop the draft or take a larger machine",
             kind=FailureKind.OUT_OF_MEMORY,
         )

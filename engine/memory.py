@@ -13,7 +13,6 @@ from engine.config import EngineConfig, WeightFormat
 from engine.model_shape import ModelShape
 
 _INT4_GROUP = {"int4_g32": 32, "int4_g64": 64, "int4_g128": 128}
-_SCALE_BYTES = 4
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -38,9 +37,9 @@ def _matrix_bytes(rows: int, columns: int, weights: WeightFormat, number: int) -
     if weights == "bf16":
         return rows * columns * number
     if weights == "int8":
-        return rows * columns + rows * _SCALE_BYTES
+        return rows * columns + rows * number  # a scale per row
     groups = -(-columns // _INT4_GROUP[weights])
-    return rows * columns // 2 + rows * groups * _SCALE_BYTES
+    return rows * columns // 2 + rows * groups * 2 * number  # a scale and a zero per group
 
 
 def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "auto") -> int:
@@ -48,15 +47,32 @@ def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "auto") -> int:
     return 2 * shape.num_hidden_layers * shape.key_value_size * dtype_bytes(shape, dtype)
 
 
-def required_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None) -> int:
-    """Least memory that serves one sequence of max_model_len: weights, its KV (or the cache asked for), the draft."""
+def one_sequence_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None) -> int:
+    """KV of one sequence of max_model_len in whole blocks, the draft's included."""
     num_tokens = config.max_model_len or shape.max_position_embeddings
-    weights = weight_bytes(shape, weights=config.quantization.weights, dtype=config.dtype)
-    cache = config.kv_cache_memory_bytes or num_tokens * kv_bytes_per_token(shape, dtype=config.dtype)
-    if draft is None:
-        return weights + cache
-    draft_cache = num_tokens * kv_bytes_per_token(draft, dtype=config.dtype)
-    return weights + cache + weight_bytes(draft, dtype=config.dtype) + draft_cache
+    num_blocks = -(-num_tokens // config.block_size)
+    dtype = _dtype(config, shape)
+    models = [shape] if draft is None else [shape, draft]
+    return num_blocks * config.block_size * sum(kv_bytes_per_token(model, dtype=dtype) for model in models)
+
+
+def required_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None) -> int:
+    """Least memory that serves one sequence of max_model_len: the peak of loading and of serving.
+
+    Loading holds the unquantized weights; serving holds the quantized ones, the draft's, and the KV of both
+    (or the cache asked for).
+    """
+    dtype = _dtype(config, shape)
+    loading = weight_bytes(shape, dtype=dtype)
+    quantized = weight_bytes(shape, weights=config.quantization.weights, dtype=dtype)
+    drafting = weight_bytes(draft, dtype=dtype) if draft is not None else 0
+    cache = config.kv_cache_memory_bytes or one_sequence_bytes(config, shape, draft)
+    return max(loading, quantized + drafting + cache)
+
+
+def _dtype(config: EngineConfig, shape: ModelShape) -> str:
+    """A draft is held in its target's dtype."""
+    return shape.dtype if config.dtype == "auto" else config.dtype
 
 
 def local_available_bytes() -> int:

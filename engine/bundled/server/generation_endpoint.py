@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from starlette.requests import Request
@@ -83,38 +83,43 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 await self._stream(prepared, choices, channel, send)
                 return
             while is_open(choices):
-                self._take(job, choices, await channel.receive())
+                for _ in self._updates(job, choices, await channel.receive()):
+                    pass
         finally:
             self.model.close(job, choices)
         await JSONResponse(reply.whole(choices))(scope, receive, send)
 
     async def _stream(self, prepared: Prepared, choices: Sequence[Choice], channel: OutputChannel, send: Send) -> None:
         """Headers wait for the first output, so that whatever is refused until then has its own status."""
-        job, reply = prepared
-        updates = self._take(job, choices, await channel.receive())
+        reply = prepared.reply
+        text = self._events(prepared, choices, await channel.receive())
         await send(_STREAM_START)
         try:
             while is_open(choices):
-                await _send_text(send, "".join([reply.events(*update, choices) for update in updates]))
-                updates = self._take(job, choices, await channel.receive())
+                await _send_text(send, text)
+                text = self._events(prepared, choices, await channel.receive())
         except (ApiError, RequestError) as error:
-            await _send_text(send, f"data: {json.dumps(error_object(as_api_error(error)))}\n\n{DONE}", is_last=True)
+            text = f"data: {json.dumps(error_object(as_api_error(error)))}\n\n{DONE}"
+            await _send_text(send, text, is_last=True)
             return
-        last = "".join([reply.events(*update, choices) for update in updates])
-        await _send_text(send, last + reply.closing(choices), is_last=True)
+        await _send_text(send, text + reply.closing(choices), is_last=True)
 
-    def _take(self, job: GenerationJob, choices: Sequence[Choice], arrivals: list[Arrival]) -> list[Update]:
-        updates = []
+    def _events(self, prepared: Prepared, choices: Sequence[Choice], arrivals: list[Arrival]) -> str:
+        job, reply = prepared
+        return "".join([reply.events(*update, choices) for update in self._updates(job, choices, arrivals)])
+
+    def _updates(self, job: GenerationJob, choices: Sequence[Choice], arrivals: list[Arrival]) -> Iterator[Update]:
+        """Arrivals taken into their choices, one by one: each is to be used before the next is drawn."""
         for index, output in arrivals:
             choice = choices[index]
             if choice.finish_reason is not None:  # cut short by a stop string; the engine did not know yet
                 continue
             if job.scores_only:
                 output.token_ids, output.logprobs = [], None
-            updates.append(Update(choice, choice.update(output)))
+            delta = choice.update(output)
             if choice.finish_reason is not None:
                 self.model.settle(job, choice)
-        return updates
+            yield Update(choice, delta)
 
 
 def is_open(choices: Sequence[Choice]) -> bool:

@@ -40,7 +40,7 @@ class ServedModel:
         self.vocab_size = vocab_size
         self.thread = thread
         self.metrics = RequestMetrics(name)
-        self.token_texts = TokenTexts(lambda token_id: tokenizer.decode([token_id], skip_special_tokens=False))
+        self.token_texts = TokenTexts(tokenizer.token_text)
 
     def check_name(self, name: str | None) -> None:
         """Raises ApiError 404 when a request names another model."""
