@@ -1,1 +1,4 @@
+"""The load generator: replays recorded workloads over the OpenAI HTTP API and records what happened.
 
+Knows nothing of engines or objectives.
+"""

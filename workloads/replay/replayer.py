@@ -1,0 +1,167 @@
+"""`Replayer`: replays a recorded workload against an OpenAI-compatible server and gives back what happened.
+
+Does not know engines, objectives or statistics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from workloads.errors import WorkloadError
+from workloads.prompts import PreparedRequest, PromptBuilder
+from workloads.records import RequestRecord
+from workloads.replay.client import StreamingClient
+from workloads.replay.dialect import learn_dialect, served_models
+from workloads.replay.pacing import Concurrency, Mode, choose_mode, make_pacing
+from workloads.replay.result import ReplayResult, StopRule, void_reason
+from workloads.replay.run import ReplayRun, RunLimits
+from workloads.request import Request
+from workloads.workload import Workload
+
+WARMUP_CONCURRENCY = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayer:
+    """How to replay; `replay` may be called many times.
+
+    Args:
+        base_url: with or without `/v1`.
+        model: what requests name; requests for a LoRA adapter the server has name the adapter.
+        mode: `open_loop` at recorded arrivals; `sessions`: first turns at recorded arrivals, later turns when their
+            parents ended plus the think time; `concurrency`: a fixed number in flight, recorded times unused;
+            `auto`: sessions where turns depend on replies, else open loop.
+        speedup: divides recorded arrivals and think times.
+        pin_lengths: ask for exactly the recorded output lengths; False leaves lengths to the model.
+        keep_text: keep answers (texts and token ids) in the result.
+        limit_s: ends the replay; requests in flight are recorded as cut.
+        timeout_s: of one request.
+        stall_s: ends the replay when the server sends no byte for so long while requests wait.
+        warmup: sent first, not recorded; then `after_warmup` is called (to reset prefix caches).
+        vocab_size: for prompts without text; else the workload's.
+        max_model_len: else the server's /v1/models says.
+        seed: of synthetic prompts.
+        on_record: called with each request that ended by itself, in order of ending.
+        stop_rule: may end the replay early.
+    """
+
+    base_url: str
+    model: str
+    mode: Mode = "auto"
+    speedup: float = 1.0
+    concurrency: int | None = None
+    pin_lengths: bool = True
+    keep_text: bool = False
+    limit_s: float | None = None
+    timeout_s: float = 600.0
+    stall_s: float | None = None
+    api_key: str | None = None
+    warmup: Workload | None = None
+    after_warmup: Callable[[], None] | None = None
+    vocab_size: int | None = None
+    max_model_len: int | None = None
+    seed: int = 0
+    on_record: Callable[[RequestRecord], None] | None = None
+    stop_rule: StopRule | None = None
+
+    def replay(self, workload: Workload) -> ReplayResult:
+        """Replay to the end in an event loop of its own; Ctrl-C closes every connection and is raised.
+
+        Raises:
+            WorkloadError: the workload cannot drive the mode. What goes wrong with requests is in their records.
+        """
+        with _quiet_collector(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(self.replay_async(workload))
+
+    async def replay_async(self, workload: Workload) -> ReplayResult:
+        """As `replay`, in the running loop."""
+        if not self.speedup > 0:
+            raise WorkloadError(f"a speedup of {self.speedup} is no speed", fix="Give a speedup > 0")
+        requests = list(workload)
+        mode = choose_mode(workload, self.mode)
+        pacing = make_pacing(requests, mode, speedup=self.speedup, concurrency=self.concurrency)
+        async with StreamingClient(self.base_url, timeout_s=self.timeout_s, api_key=self.api_key) as client:
+            builder, notes = await self._builder(client, workload, requests)
+            notes += await self._warm_up(client, builder)
+            run = ReplayRun(
+                requests,
+                [builder.build(request) for request in requests],
+                client,
+                pacing,
+                limits=RunLimits(self.limit_s, self.stall_s, self.stop_rule),
+                keep_text=self.keep_text,
+                on_record=self.on_record,
+            )
+            await run.execute()
+        return _result(run, [f"replayed in mode {mode}", *notes, *builder.notes()], client.num_retries)
+
+    async def _builder(
+        self, client: StreamingClient, workload: Workload, requests: Sequence[Request]
+    ) -> tuple[PromptBuilder, list[str]]:
+        models = await served_models(client, self.model)
+        builder = PromptBuilder(
+            model=self.model,
+            metadata=workload.metadata,
+            pin_lengths=self.pin_lengths,
+            vocab_size=self.vocab_size,
+            max_model_len=self.max_model_len or models.max_model_len,
+            seed=self.seed,
+            served_models=models.names,
+        )
+        losses = await learn_dialect(client, builder, requests[0]) if requests else []
+        return builder, losses
+
+    async def _warm_up(self, client: StreamingClient, builder: PromptBuilder) -> list[str]:
+        if self.warmup is None or not len(self.warmup):
+            return []
+        requests = list(self.warmup)
+        prepared: list[PreparedRequest] = [builder.build(request) for request in requests]
+        builder.changes.clear()
+        run = ReplayRun(requests, prepared, client, Concurrency(requests, slots=WARMUP_CONCURRENCY))
+        await run.execute()
+        if self.after_warmup is not None:
+            self.after_warmup()
+        num_failed = sum(record.status != "ok" for record in run.records)
+        return [f"{num_failed} of {len(requests)} warm-up requests failed"] if num_failed else []
+
+
+def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
+    counted = (
+        (run.num_estimated, "answers whose token times are spread evenly over their chunks"),
+        (run.num_unpinned, "answers of another length than asked for"),
+        (num_retries, "requests sent again because the server had closed a kept connection"),
+    )
+    records = tuple(run.records)
+    return ReplayResult(
+        records=records,
+        responses=run.responses,
+        duration_s=run.duration_s,
+        num_unsent=run.num_unsent,
+        ended_by=run.end.by,
+        stop_reason=run.end.reason,
+        void_reason=void_reason(records),
+        notes=(*notes, *(f"{count} {what}" for count, what in counted if count)),
+    )
+
+
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Keeps the garbage collector off what exists already, so that full collections during a replay are short."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,62 @@
+"""`ReplayResult`: what a replay gives back; `StopRule`: what may end it early.
+
+Does not know how requests were sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from workloads.record_arrays import RecordArrays
+from workloads.records import RequestRecord
+
+MAX_LAG_SHARE = 0.05  # of the median TTFT, for the p99 schedule lag
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """What a server answered, kept only when asked for; `token_ids` is empty when the server sends no ids."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+
+
+class StopRule(Protocol):
+    """Ends a replay early."""
+
+    def observe(self, record: RequestRecord) -> str | None:
+        """Called with each ended request in order of ending; a reason in words stops the replay."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """Records in order of intended start, and how the replay went."""
+
+    records: tuple[RequestRecord, ...]
+    responses: Mapping[str, Response] = field(default_factory=dict)  # by request id; empty unless text was kept
+    duration_s: float
+    num_unsent: int = 0  # never due, or due after the end
+    ended_by: Literal["completion", "limit", "stop_rule", "stall"] = "completion"
+    stop_reason: str | None = None  # the stop rule's words
+    void_reason: str | None = None  # why the latencies mean nothing: the client was late itself
+    notes: tuple[str, ...] = ()
+
+
+def void_reason(records: Sequence[RequestRecord]) -> str | None:
+    """Why the replay is void: p99 schedule lag above 5% of the median TTFT (design.md, measurement rules)."""
+    arrays = RecordArrays.from_records(records)
+    lags, ttfts = arrays.samples("schedule_lag").values, arrays.samples("ttft").values
+    if not len(lags) or not len(ttfts):
+        return None
+    lag, ttft = float(np.percentile(lags, 99)), float(np.median(ttfts))
+    if lag <= MAX_LAG_SHARE * ttft:
+        return None
+    return (
+        f"the load generator was late: p99 schedule lag {1000 * lag:.2f} ms is more than "
+        f"{MAX_LAG_SHARE:.0%} of the median TTFT, {1000 * ttft:.2f} ms"
+    )

@@ -1,0 +1,196 @@
+"""`ReplayRun`: one replay under way: launches requests when they are due and collects what happened.
+
+Does not know HTTP (`client.py`) or when requests are due (`pacing.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from workloads.prompts import PreparedRequest
+from workloads.records import RecordStatus, RequestRecord
+from workloads.replay.client import Flight, StreamingClient
+from workloads.replay.pacing import Due, Pacing
+from workloads.replay.result import Response, StopRule
+from workloads.replay.timer import PreciseTimer
+from workloads.request import Request, json_text
+
+EndedBy = Literal["completion", "limit", "stop_rule", "stall"]
+
+
+class RunLimits(NamedTuple):
+    """What ends a run before every request has."""
+
+    limit_s: float | None = None  # from the first intended start
+    stall_s: float | None = None  # without a byte from the server while requests wait
+    stop_rule: StopRule | None = None
+
+
+class _End(NamedTuple):
+    by: EndedBy
+    reason: str | None = None
+
+
+class ReplayRun:
+    """State of one replay; `execute` runs it once."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        prepared: Sequence[PreparedRequest],
+        client: StreamingClient,
+        pacing: Pacing,
+        *,
+        limits: RunLimits = RunLimits(),  # noqa: B008
+        keep_text: bool = False,
+        on_record: Callable[[RequestRecord], None] | None = None,
+    ) -> None:
+        self._requests = requests
+        self._prepared = prepared
+        self._client = client
+        self._pacing = pacing
+        self._limits = limits
+        self._keep_text = keep_text
+        self._on_record = on_record
+        self._flights: dict[asyncio.Task[None], Flight] = {}
+        self._intended: dict[int, float] = {}  # scheduled and not launched
+        self._zero_s = 0.0
+        self.records: list[RequestRecord] = []
+        self.responses: dict[str, Response] = {}
+        self.num_estimated = 0  # answers whose token times are spread over chunks
+        self.num_unpinned = 0  # answers of another length than asked for
+        self.duration_s = 0.0
+        self.end = _End("completion")
+
+    async def execute(self) -> None:
+        """Replay; on return nothing is in flight. Cancelling it cancels what is in flight."""
+        loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[_End] = loop.create_future()
+        self._loop = loop
+        self._timer = PreciseTimer(loop, self._launch)
+        watch = loop.create_task(self._watch())
+        self._zero_s = time.monotonic() + 0.005  # room to arm the timer before the first request is due
+        try:
+            self._schedule(self._pacing.first())
+            self._check_complete()
+            self.end = await self._finished
+        finally:
+            watch.cancel()
+            self._timer.close()
+            await self._cut_flights()
+            self.duration_s = time.monotonic() - self._zero_s
+        self.records.sort(key=lambda record: record.intended_start_s)
+
+    @property
+    def num_unsent(self) -> int:
+        return len(self._requests) - len(self.records)
+
+    def _schedule(self, due: Due) -> None:
+        self._intended.update((index, when) for when, index in due)
+        self._timer.add_all([(self._zero_s + when, index) for when, index in due])
+
+    def _launch(self, index: int) -> None:
+        if self._finished.done():
+            return
+        flight = Flight(index, self._zero_s + self._intended.pop(index), keep_text=self._keep_text)
+        if not self._flights:
+            self._client.last_data_s = time.monotonic()
+        task = self._loop.create_task(self._client.send(flight, self._prepared[index]))
+        self._flights[task] = flight
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        flight = self._flights.pop(task, None)
+        if flight is None or task.cancelled():
+            return
+        try:
+            task.result()
+            self._collect(flight)
+        except Exception as error:  # of a callback or a stop rule: the caller must see it
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._finished.done():
+            self._finished.set_exception(error)
+
+    def _collect(self, flight: Flight) -> None:
+        record = self._record(flight, flight.status)
+        self.records.append(record)
+        self._tally(flight, record)
+        if self._on_record is not None:
+            self._on_record(record)
+        reason = self._limits.stop_rule.observe(record) if self._limits.stop_rule is not None else None
+        if reason is not None:
+            self._finish(_End("stop_rule", reason))
+        self._schedule(self._pacing.finished(flight.index, record.end_s))
+        self._check_complete()
+
+    def _check_complete(self) -> None:
+        if not self._flights and not self._intended:
+            self._finish(_End("completion"))
+
+    def _finish(self, end: _End) -> None:
+        if not self._finished.done():
+            self._timer.clear()
+            self._finished.set_result(end)
+
+    def _tally(self, flight: Flight, record: RequestRecord) -> None:
+        if record.status != "ok":
+            return
+        answer, wanted = flight.answer, self._prepared[flight.index].output_tokens
+        self.num_estimated += answer.is_estimated
+        self.num_unpinned += wanted is not None and record.output_tokens != wanted
+        if self._keep_text:
+            calls = [answer.tool_calls[i] for i in sorted(answer.tool_calls)]
+            text = json_text({"tool_calls": calls}) if calls else "".join(answer.text)
+            self.responses[record.request_id] = Response(text=text, token_ids=tuple(answer.token_ids))
+
+    async def _watch(self) -> None:
+        """Ends the run at its limit, or when the server has gone silent."""
+        limit_s, stall_s, _ = self._limits
+        while True:
+            now = time.monotonic()
+            if limit_s is not None and now - self._zero_s >= limit_s:
+                self._finish(_End("limit"))
+            if stall_s is not None and self._flights and now - self._client.last_data_s >= stall_s:
+                self._finish(_End("stall", f"no byte from the server for {stall_s:g} s"))
+            rest = 0.25 if limit_s is None else max(0.001, min(0.25, self._zero_s + limit_s - now))
+            await asyncio.sleep(rest)
+
+    async def _cut_flights(self) -> None:
+        """Cancel what is in flight and record it as cut (or timed out, when the server stalled)."""
+        status: RecordStatus = "timeout" if self.end.by == "stall" else "cut"
+        flights, self._flights = self._flights, {}
+        for task in flights:
+            task.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        now = time.monotonic()
+        for flight in flights.values():
+            landed = flight.end_s > 0  # ended in the same moment as the run
+            flight.sent_s, flight.end_s = flight.sent_s or now, flight.end_s or now
+            self.records.append(self._record(flight, flight.status if landed else status))
+
+    def _record(self, flight: Flight, status: RecordStatus) -> RequestRecord:
+        request, prepared, answer = self._requests[flight.index], self._prepared[flight.index], flight.answer
+        zero = self._zero_s
+        times = tuple([when - zero for when in answer.token_times()])
+        return RequestRecord(
+            request_id=request.request_id,
+            session_id=request.session_id,
+            turn=request.turn,
+            slo_class=request.slo_class,
+            intended_start_s=flight.intended_s - zero,
+            sent_s=flight.sent_s - zero,
+            first_token_s=times[0] if times else None,
+            token_times_s=times,
+            end_s=flight.end_s - zero,
+            input_tokens=answer.prompt_tokens or prepared.input_tokens or 0,
+            output_tokens=len(times),
+            status=status,
+            finish_reason=answer.finish_reason,
+            http_status=flight.http_status,
+            error=flight.error,
+        )
