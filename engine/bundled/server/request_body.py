@@ -129,8 +129,8 @@ def _as_api_error(kind: type[StrictBody], error_type: str, path: list[str], mess
         return ApiError(f"the body is not JSON: {message.removeprefix('Invalid JSON: ')}")
     if error_type == "extra_forbidden":
         return ApiError(_unknown_field(kind, path), param=path[-1])
-    if not path:
-        return ApiError(message.removeprefix("Value error, "))
+    if error_type == "value_error" or not path:
+        return ApiError(message.removeprefix("Value error, "), param=path[0] if path else None)
     field = path[0]
     if error_type == "missing":
         return ApiError(f"{'.'.join(path)} is missing", param=field)
