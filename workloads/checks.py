@@ -141,7 +141,7 @@ def _number(value: Any) -> float:
 
 def _json_schema(spec: Any) -> Scorer:
     import jsonschema
-    import referencing
+    import referencing.exceptions
 
     if not isinstance(spec, dict):
         raise _bad_spec("json_schema", "a JSON Schema object")
@@ -154,7 +154,11 @@ def _json_schema(spec: Any) -> Scorer:
 
     def score(response: str) -> float:
         value = parse_json(response)
-        return 0.0 if value is NOT_JSON else float(validator.is_valid(value))
+        try:
+            return 0.0 if value is NOT_JSON else float(validator.is_valid(value))
+        except referencing.exceptions.Unresolvable as error:
+            fix = "Put everything the schema refers to into the check"
+            raise WorkloadError(f"a json_schema check refers elsewhere: {error}", fix=fix) from None
 
     return score
 

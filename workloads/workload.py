@@ -34,9 +34,9 @@ class Workload:
     """
 
     def __init__(self, table: pa.Table, metadata: WorkloadMetadata, *, where: str | None = None) -> None:
-        table = _sorted_by_arrival(conform(table, where=where or "workload"))
+        table = conform(table, where=where or "workload")
         validate_table(table, metadata, where=where)
-        self.table = table
+        self.table = _sorted_by_arrival(table)
         self.metadata = _completed(metadata, table)
 
     @classmethod
