@@ -5,25 +5,30 @@ Does not launch, does not know objectives, and never retries a failed engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
-from engine.backend import EngineStatistics, Server
+from engine.backend import EngineStatistics
+from optimizer.client import Client, Report, silent
 from optimizer.fidelity import TrialWindow
-from optimizer.placement import Placement
-from workloads.estimate import Estimate
+from optimizer.slo import Slo
+from workloads.errors import UndefinedMetricError
+from workloads.estimate import Estimate, block_bootstrap
+from workloads.metrics import ServingMetrics, summarize
+from workloads.records import RequestRecord
+from workloads.replay.replayer import WARMUP_CONCURRENCY
+from workloads.replay.result import ReplayResult
+from workloads.slo import SloThresholds
+from workloads.statistic import statistic_named
 
-if TYPE_CHECKING:
-    from optimizer.slo import Slo
-    from workloads.metrics import ServingMetrics
-    from workloads.records import RequestRecord
-
-Report = Callable[[str], None]  # a phase in words, e.g. "replaying 43/120"
-
-
-def silent(phase: str) -> None:
-    """A `Report` that says nothing."""
+ESTIMATED = (
+    *(f"{statistic}_{latency}_ms" for latency in ("e2el", "ttft", "tpot") for statistic in ("p50", "p95")),
+    "mean_itl_ms",
+    "request_throughput",
+    "output_throughput",
+    "request_goodput",
+    "slo_attainment",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +45,116 @@ class Measurement:
 
 
 def measure(
-    server: Server,
+    client: Client,
     window: TrialWindow,
     *,
     slos: tuple[Slo, ...] = (),
-    placement: Placement,
-    hang_s: float = 30.0,
+    wanted: Iterable[str] = (),
     report: Report = silent,
 ) -> Measurement:
-    """Reset the prefix cache, warm up, replay at the recorded arrivals with pinned lengths; retried once when void.
+    """Warm up, reset the prefix cache, replay at the recorded arrivals with pinned lengths; retried once when void.
+
+    Args:
+        wanted: flat names of metrics to give with intervals besides the usual ones and those of `slos`.
 
     Raises:
-        EngineError: DIED when the engine ended, HANG when no token came for `hang_s`.
+        EngineError: the engine died, hung or answered nothing.
     """
-    raise NotImplementedError
+    asked = (*wanted, *(slo.flat_name for slo in slos if slo.measure.source == "replay"))
+    measurement = _summary(*_replay(client, window, report), slos, asked, window.notes)
+    if measurement.void_reason:
+        report("replaying again: the load generator was late")
+        measurement = _summary(*_replay(client, window, report), slos, asked, window.notes)
+    return measurement
+
+
+def warm_up(client: Client, window: TrialWindow, report: Report = silent) -> None:
+    """A replay of its own, so that a hang is seen here too; the prefix cache is empty afterwards."""
+    report("warming up")
+    if len(window.warmup):
+        client.send(window.warmup, mode="concurrency", concurrency=WARMUP_CONCURRENCY)
+    client.server.reset_prefix_cache()
+
+
+def _replay(client: Client, window: TrialWindow, report: Report) -> tuple[ReplayResult, EngineStatistics]:
+    num_ended, total = 0, len(window.window)
+
+    def count(_: RequestRecord) -> None:
+        nonlocal num_ended
+        num_ended += 1
+        report(f"replaying {num_ended}/{total}")
+
+    warm_up(client, window, report)
+    before = client.server.statistics()
+    result = client.send(window.window, on_record=count)
+    return result, statistics_difference(client.server.statistics(), before)
+
+
+def statistics_difference(after: EngineStatistics, before: EngineStatistics) -> EngineStatistics:
+    """Counter by counter; per-position counts as far as both go. `extra` is the later reading."""
+    names = [f.name for f in fields(EngineStatistics) if f.name not in ("extra", "accepted_tokens_per_position")]
+    counts = {name: getattr(after, name) - getattr(before, name) for name in names}
+    earlier = (*before.accepted_tokens_per_position, *[0] * len(after.accepted_tokens_per_position))
+    positions = tuple(a - b for a, b in zip(after.accepted_tokens_per_position, earlier, strict=False))
+    return EngineStatistics(**counts, accepted_tokens_per_position=positions, extra=after.extra)
+
+
+def thresholds(slos: Iterable[Slo]) -> SloThresholds | None:
+    """What one request must meet to be good: the tightest upper limit on each latency, whatever its statistic."""
+    bounds: dict[str, float] = {}
+    for slo in slos:
+        if slo.metric in ("ttft", "tpot", "e2el") and slo.is_upper:
+            name = f"{slo.metric}_s"
+            bounds[name] = min(slo.limit, bounds.get(name, slo.limit))
+    return SloThresholds(**bounds) if bounds else None
+
+
+def _summary(
+    result: ReplayResult,
+    statistics: EngineStatistics,
+    slos: tuple[Slo, ...],
+    wanted: Iterable[str],
+    notes: tuple[str, ...],
+) -> Measurement:
+    bounds = thresholds(slos)
+    metrics = summarize(result.records, bounds)
+    asked = tuple(dict.fromkeys((*ESTIMATED, *wanted)))
+    return Measurement(
+        records=result.records,
+        metrics=metrics,
+        flat=metrics.flat() | _defined(metrics, asked) | _of_engine(statistics),
+        estimates=dict(_estimates(metrics, bounds, asked)),
+        statistics=statistics,
+        notes=(*notes, *result.notes, *metrics.notes()),
+        void_reason=result.void_reason or "",
+    )
+
+
+def _defined(metrics: ServingMetrics, names: Iterable[str]) -> dict[str, float]:
+    """Also percentiles too thin to be shown unasked."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metrics.value(name)
+        except UndefinedMetricError:
+            continue
+    return found
+
+
+def _of_engine(statistics: EngineStatistics) -> dict[str, float]:
+    found = {
+        "acceptance_length": statistics.acceptance_length,
+        "prefix_cache_hit_rate": statistics.prefix_cache_hit_rate,
+        "num_preemptions": float(statistics.num_preemptions),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _estimates(
+    metrics: ServingMetrics, bounds: SloThresholds | None, names: Iterable[str]
+) -> Iterable[tuple[str, Estimate]]:
+    for name in names:
+        try:
+            yield name, block_bootstrap(metrics.arrays, statistic_named(name, bounds))
+        except UndefinedMetricError:
+            continue

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from engine.backend import Backend
 from engine.config import EngineConfig
+from optimizer.client import Report, silent
 from optimizer.fidelity import TrialWindow
-from optimizer.measurement import Report, silent
 from optimizer.placement import Placement
 from optimizer.quality.evaluate import QualityEvaluator
 from optimizer.results import Deployment, Verification

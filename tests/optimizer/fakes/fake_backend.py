@@ -27,8 +27,8 @@ class FakeBackend:
         self,
         behaviour: Callable[[EngineConfig], Behaviour] = by_quantization,
         *,
-        refuses: Callable[[EngineConfig], bool] = lambda config: False,
-        cannot_launch: Callable[[EngineConfig], bool] = lambda config: False,
+        refuses: Callable[[EngineConfig], bool] = lambda _: False,
+        cannot_launch: Callable[[EngineConfig], bool] = lambda _: False,
     ) -> None:
         self.behaviour, self.refuses, self.cannot_launch = behaviour, refuses, cannot_launch
         self.launched: list[EngineConfig] = []
@@ -38,7 +38,13 @@ class FakeBackend:
         return [Refusal(reason="too large for this machine")] if self.refuses(config) else []
 
     @contextmanager
-    def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[FakeServer]:
+    def launch(
+        self,
+        config: EngineConfig,
+        *,
+        log_path: Path,
+        port: int | None = None,  # noqa: ARG002
+    ) -> Iterator[FakeServer]:
         if self.cannot_launch(config):
             raise EngineError("out of memory", kind=FailureKind.OUT_OF_MEMORY, log_path=log_path)
         self.launched.append(config)

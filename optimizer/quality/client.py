@@ -1,0 +1,175 @@
+"""What quality asks a server: its own greedy answer to a prompt, and how likely it finds given tokens.
+
+Does not score, and does not measure time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+
+from engine.backend import EngineError, FailureKind, Server
+from optimizer.quality.divergence import TopLogprobs, top_logprobs
+
+CONCURRENCY = 32
+TOP_LOGPROBS = 8  # the divergence is a lower bound whatever it is; vLLM allows up to 20
+
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
+OnDone = Callable[[int], None]  # how many are answered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A request's endpoint and body without `model`, e.g. ("/v1/completions", {"prompt": [1, 2], ...})."""
+
+    path: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A greedy answer with the exact tokens on both sides."""
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    text: str
+
+
+class RequestRefusedError(Exception):
+    """The server refused this request (4xx), e.g. because it is too long; others may still be answered."""
+
+
+def ask_all(
+    server: Server, queries: Sequence[Query], *, hang_s: float, on_done: OnDone
+) -> list[Answer | RequestRefusedError]:
+    """Each query's greedy answer, in order; refusals in place of answers.
+
+    Raises:
+        EngineError: the engine died or hung.
+    """
+
+    async def ask(session: aiohttp.ClientSession, query: Query) -> Answer | RequestRefusedError:
+        body = {**query.body, "model": server.model_name, "temperature": 0.0, "return_token_ids": True}
+        try:
+            return _answer(await _post(session, server.base_url + query.path, body))
+        except RequestRefusedError as refusal:
+            return refusal
+
+    return _all(server, queries, ask, hang_s=hang_s, on_done=on_done)
+
+
+def score_all(
+    server: Server, answers: Sequence[Answer], *, hang_s: float, on_done: OnDone, k: int = TOP_LOGPROBS
+) -> list[TopLogprobs]:
+    """The server's likeliest tokens at each position of each response, fed prompt and response (teacher forcing).
+
+    Raises:
+        EngineError: the engine died or hung, or refused a sequence.
+    """
+
+    async def score(session: aiohttp.ClientSession, answer: Answer) -> TopLogprobs:
+        body = {
+            "model": server.model_name,
+            "prompt": [*answer.prompt_ids, *answer.response_ids],
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": k,
+        }
+        try:
+            reply = await _post(session, server.base_url + "/v1/completions", body)
+        except RequestRefusedError as refusal:
+            what = f"the engine refused to score a response: {refusal}"
+            raise EngineError(what, kind=FailureKind.UNSUPPORTED, log_path=server.log_path) from None
+        return _response_logprobs(reply, len(answer.prompt_ids))
+
+    return _all(server, answers, score, hang_s=hang_s, on_done=on_done)
+
+
+def _answer(reply: Mapping[str, Any]) -> Answer:
+    choice = reply["choices"][0]
+    prompt_ids = choice.get("prompt_token_ids") or reply.get("prompt_token_ids")
+    if prompt_ids is None or choice.get("token_ids") is None:
+        what = "the engine does not return token ids (return_token_ids), which quality needs"
+        raise EngineError(f"{what}. Use a newer engine, or run without quality", kind=FailureKind.UNSUPPORTED)
+    return Answer(prompt_ids=tuple(prompt_ids), response_ids=tuple(choice["token_ids"]), text=_text(choice))
+
+
+def _text(choice: Mapping[str, Any]) -> str:
+    """What was said; tool calls as JSON, in the form that checks read."""
+    message = choice.get("message")
+    if message is None:
+        return str(choice["text"])
+    if message.get("tool_calls"):
+        return json.dumps({"tool_calls": message["tool_calls"]})
+    return message.get("content") or ""
+
+
+def _response_logprobs(reply: Mapping[str, Any], num_prompt: int) -> TopLogprobs:
+    positions = reply["choices"][0]["prompt_logprobs"][num_prompt:]
+    return top_logprobs([{int(token): entry["logprob"] for token, entry in p.items()} for p in positions])
+
+
+def _all(
+    server: Server,
+    questions: Sequence[Question],
+    ask: Callable[[aiohttp.ClientSession, Question], Awaitable[Reply]],
+    *,
+    hang_s: float,
+    on_done: OnDone,
+) -> list[Reply]:
+    try:
+        return asyncio.run(_gather(questions, ask, hang_s=hang_s, on_done=on_done))
+    except TimeoutError:
+        server.check_alive()
+        what = f"the engine gave no answer for {hang_s:g} s while its quality was evaluated"
+        raise EngineError(what, kind=FailureKind.HANG, log_path=server.log_path) from None
+    except (aiohttp.ClientError, ConnectionError) as error:
+        server.check_alive()
+        what = f"the engine dropped a request while its quality was evaluated: {error}"
+        raise EngineError(what, kind=FailureKind.DIED, log_path=server.log_path) from None
+
+
+async def _gather(
+    questions: Sequence[Question],
+    ask: Callable[[aiohttp.ClientSession, Question], Awaitable[Reply]],
+    *,
+    hang_s: float,
+    on_done: OnDone,
+) -> list[Reply]:
+    """All at most `CONCURRENCY` at a time; the first failure cancels the rest."""
+    slots = asyncio.Semaphore(CONCURRENCY)
+    num_done = 0
+
+    async def one(question: Question) -> Reply:
+        nonlocal num_done
+        async with slots:
+            reply = await ask(session, question)
+        num_done += 1
+        on_done(num_done)
+        return reply
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=hang_s, sock_read=hang_s)
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY, force_close=True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        tasks = [asyncio.create_task(one(question)) for question in questions]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async with session.post(url, json=body) as response:
+        if 400 <= response.status < 500:
+            raise RequestRefusedError((await response.text())[:300])
+        response.raise_for_status()
+        reply: dict[str, Any] = await response.json()
+        return reply

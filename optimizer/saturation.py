@@ -1,0 +1,79 @@
+"""How many tokens per second a server gives when it never waits for work: a short closed-loop probe.
+
+Does not know SLOs or prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from optimizer.client import Client
+from workloads.estimate import Estimate
+from workloads.record_arrays import Floats
+from workloads.records import RequestRecord
+from workloads.workload import Workload
+
+NUM_BATCHES = 8
+RAMP_SHARE = 0.2  # of the probe, left out at its start
+CONFIDENCE = 0.95
+
+
+class Span(NamedTuple):
+    """Seconds on the replay's clock."""
+
+    start_s: float
+    end_s: float
+
+
+def saturate(client: Client, workload: Workload, *, concurrency: int, probe_s: float) -> Estimate:
+    """Input plus output tokens per second with `concurrency` requests in flight, by batch means.
+
+    Raises:
+        EngineError: the engine died or hung.
+    """
+    result = client.send(workload, mode="concurrency", concurrency=concurrency, limit_s=probe_s)
+    span = steady_span(result.records, cut=result.ended_by == "limit", end_s=min(probe_s, result.duration_s))
+    return token_rate(result.records, span)
+
+
+def steady_span(records: Sequence[RequestRecord], *, cut: bool, end_s: float) -> Span:
+    """The probe without ramp-up and, where it ran out of requests, without the drain.
+
+    It drains from the moment the last request was sent; when little is left without both, the whole probe counts.
+    """
+    first, last_sent = min(r.sent_s for r in records), max(r.sent_s for r in records)
+    end = end_s if cut else last_sent
+    start = first + RAMP_SHARE * (end_s - first)
+    return Span(start, end) if end - start >= 0.3 * (end_s - first) else Span(first, end_s)
+
+
+def token_rate(records: Sequence[RequestRecord], span: Span) -> Estimate:
+    """Tokens per second inside the span: outputs when they came, inputs when their first token came.
+
+    Batch means: the span is cut into `NUM_BATCHES` equal parts whose rates give a Student-t interval.
+    """
+    times, amounts = _token_events(records)
+    edges = np.linspace(*span, NUM_BATCHES + 1)
+    sums, _ = np.histogram(times, bins=edges, weights=amounts)
+    rates = sums / np.diff(edges)
+    value = float(rates.mean())
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, NUM_BATCHES - 1))
+    half = t * float(rates.std(ddof=1)) / np.sqrt(NUM_BATCHES)
+    num_requests = sum(any(span.start_s <= t <= span.end_s for t in record.token_times_s) for record in records)
+    return Estimate(value=value, low=max(value - half, value / 10), high=value + half, num_samples=num_requests)
+
+
+def _token_events(records: Sequence[RequestRecord]) -> tuple[Floats, Floats]:
+    """When tokens came, and how many at once."""
+    times, amounts = [], []
+    for record in records:
+        if record.token_times_s:
+            times.append(record.token_times_s[0])
+            amounts.append(float(record.input_tokens))
+            times.extend(record.token_times_s)
+            amounts.extend([1.0] * len(record.token_times_s))
+    return np.array(times), np.array(amounts)

@@ -1,0 +1,104 @@
+"""The highest speed of a window's traffic at which latency SLOs hold: a bisection over few short replays.
+
+Does not know prices, or what speed the engine saturates at: it is given the bracket.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from optimizer.client import Client, Report
+from optimizer.fidelity import TrialWindow, part_of
+from optimizer.measurement import thresholds, warm_up
+from optimizer.slo import Slo, evaluate
+from workloads.errors import UndefinedMetricError
+from workloads.metrics import ServingMetrics, summarize
+from workloads.workload import Workload
+
+CLOSE_ENOUGH = 1.1  # ratio of the bracket's ends
+SLOWEST = 0.125
+
+
+class Bracket(NamedTuple):
+    """The SLOs held at `held` (None: at no speed that was tried), and not at `broken`."""
+
+    held: float | None
+    broken: float
+
+
+def bisect(
+    holds: Callable[[float], bool], bracket: Bracket, *, seconds_of: Callable[[float], float], budget_s: float
+) -> Bracket:
+    """Narrow the bracket by geometric halves while the next try fits into what is left of the budget."""
+    start = time.monotonic()
+    while not _is_narrow(bracket):
+        speed = bracket.broken / 2 if bracket.held is None else (bracket.held * bracket.broken) ** 0.5
+        if time.monotonic() - start + seconds_of(speed) > budget_s:
+            break
+        bracket = Bracket(speed, bracket.broken) if holds(speed) else Bracket(bracket.held, speed)
+    return bracket
+
+
+def _is_narrow(bracket: Bracket) -> bool:
+    if bracket.held is None:
+        return bracket.broken <= SLOWEST
+    return bracket.broken / bracket.held <= CLOSE_ENOUGH
+
+
+def bisect_speed(
+    client: Client,
+    window: TrialWindow,
+    bracket: Bracket,
+    *,
+    slos: tuple[Slo, ...],
+    budget_s: float,
+    report: Report,
+) -> Bracket:
+    """Speeds above 1 replay the window faster; below 1 they replay a share of its sessions, as one of more replicas.
+
+    Raises:
+        EngineError: the engine died or hung.
+    """
+
+    def holds(speed: float) -> bool:
+        report(f"probing {speed:.2g}x the recorded rate")
+        warm_up(client, window)
+        part = thinned(window.window, min(1.0, speed))
+        result = client.send(part, speedup=max(1.0, speed))
+        return latency_slos_hold(summarize(result.records, thresholds(slos)), slos)
+
+    def seconds_of(speed: float) -> float:
+        return window.span_s / max(1.0, speed) + 1.0
+
+    return bisect(holds, bracket, seconds_of=seconds_of, budget_s=budget_s)
+
+
+def latency_slos(slos: tuple[Slo, ...]) -> tuple[Slo, ...]:
+    """The upper limits on latencies: what a higher rate breaks."""
+    return tuple(slo for slo in slos if slo.measure.is_latency and slo.is_upper)
+
+
+def latency_slos_hold(metrics: ServingMetrics, slos: tuple[Slo, ...]) -> bool:
+    """Whether every latency SLO is met by value; one that the records do not define is not."""
+    names = [slo.flat_name for slo in slos]
+    try:
+        values = {name: metrics.value(name) for name in names}
+    except UndefinedMetricError:
+        return False
+    return all(evaluate(slo, values, {}, None, None).violation <= 0 for slo in slos)
+
+
+def thinned(workload: Workload, share: float) -> Workload:
+    """About this share of the workload's sessions, spread evenly over it, at their recorded times; at least one."""
+    if share >= 1:
+        return workload
+    requests = list(workload)
+    sessions = list(dict.fromkeys(request.session_id or request.request_id for request in requests))
+    ranks = np.floor(np.arange(len(sessions)) * share)
+    kept = {session for session, step in zip(sessions, np.diff(ranks, prepend=-1.0), strict=True) if step > 0}
+    chosen = [request for request in requests if (request.session_id or request.request_id) in kept]
+    return part_of(workload, chosen)
