@@ -1,0 +1,120 @@
+"""Sizes from config.json against the checkpoint's own bytes and arithmetic done by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from engine.config import EngineConfig
+from engine.memory import (
+    _container_left_bytes,
+    kv_bytes_per_token,
+    local_available_bytes,
+    one_sequence_bytes,
+    plain_bytes,
+    required_bytes,
+    weight_bytes,
+)
+from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
+
+
+def shape(**fields: object) -> ModelShape:
+    """Hidden 64, FFN 128, 2 layers, 4 heads of 16 over 2 key-value heads."""
+    values = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "dtype": "bfloat16",
+    }
+    return ModelShape.model_validate({**values, **fields})
+
+
+def test_parameters_are_those_of_the_checkpoint(tiny_model: Path) -> None:
+    with safe_open(tiny_model / "model.safetensors", framework="np") as file:
+        stored = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118 (not a dict)
+    assert load_model_shape(tiny_model).num_parameters == stored
+
+
+def test_weights_take_their_formats_bytes() -> None:
+    # A layer: q 64x64, k and v 32x64, o 64x64, gate and up 128x64, down 64x128 = 36,864 numbers; twice 73,728.
+    # The rest: 100x64 embedding, 2x2x64 layer norms, 64 final norm = 6,720 numbers.
+    assert weight_bytes(shape()) == 2 * (73_728 + 6_720)
+    assert weight_bytes(shape(), dtype="float32") == 4 * (73_728 + 6_720)
+    # Rows of a layer, one bf16 scale each: 64 + 32 + 32 + 64 + 128 + 128 + 64 = 512.
+    assert weight_bytes(shape(), weights="int8") == 73_728 + 2 * 512 * 2 + 2 * 6_720
+    # A scale and a zero of 2 bytes for 32 numbers.
+    assert weight_bytes(shape(), weights="int4_g32") == 73_728 // 2 + 73_728 // 32 * 4 + 2 * 6_720
+
+
+def test_untied_heads_biases_and_norms_count() -> None:
+    tied = shape().num_parameters
+    assert shape(tie_word_embeddings=False).num_parameters - tied == 6_400
+    assert shape(architectures=["Qwen2ForCausalLM"]).num_parameters - tied == 2 * (64 + 32 + 32)
+    assert shape(architectures=["Qwen3ForCausalLM"]).num_parameters - tied == 2 * 2 * 16
+
+
+def test_a_token_keeps_keys_and_values_in_every_layer() -> None:
+    assert kv_bytes_per_token(shape()) == 2 * 2 * 32 * 2
+    assert kv_bytes_per_token(shape(dtype="float32")) == 2 * 2 * 32 * 4
+
+
+def test_one_sequence_takes_whole_blocks_of_model_and_draft() -> None:
+    config = EngineConfig(model="m", max_model_len=17, block_size=16)
+    assert one_sequence_bytes(config, shape()) == 32 * 256
+    assert one_sequence_bytes(config, shape(), shape(num_hidden_layers=1)) == 32 * (256 + 128)
+
+
+def test_loading_holds_the_unquantized_weights() -> None:
+    config = EngineConfig(model="m", max_model_len=16, quantization={"weights": "int4_g32"})
+    assert required_bytes(config, shape()) == weight_bytes(shape())
+    asked = EngineConfig(model="m", kv_cache_memory_bytes=10**9)
+    assert required_bytes(asked, shape()) == weight_bytes(shape()) + 10**9
+
+
+@given(weights=st.sampled_from(["int8", "int4_g32", "int4_g64", "int4_g128"]), width=st.sampled_from([128, 256, 1024]))
+def test_quantization_never_grows_a_model(weights: str, width: int) -> None:
+    model = shape(hidden_size=width, intermediate_size=2 * width)
+    assert weight_bytes(model, weights=weights) < weight_bytes(model)
+
+
+def test_a_containers_limit_bounds_what_is_available(tmp_path: Path) -> None:
+    assert local_available_bytes() > 0
+    assert _container_left_bytes(tmp_path) is None
+    (tmp_path / "memory.current").write_text("300\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _container_left_bytes(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _container_left_bytes(tmp_path) == 700
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "is not JSON"), ("[]", "config.json"), ('{"architectures": ["X"]}', "hidden_size"), (None, "no readable")],
+)
+def test_a_folder_that_is_no_checkpoint_says_so(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelShapeError, match=words):
+        load_model_shape(tmp_path)
+    with pytest.raises(ModelShapeError, match="no model folder"):
+        load_model_shape(tmp_path / "missing")
+
+
+def test_heads_and_dtype_are_filled_in_as_hugging_face_does(tmp_path: Path) -> None:
+    values = shape().model_dump(exclude={"num_key_value_heads", "head_dim", "dtype"})
+    (tmp_path / "config.json").write_text(json.dumps({**values, "torch_dtype": "bfloat16", "head_dim": None}))
+    found = load_model_shape(tmp_path)
+    assert (found.num_key_value_heads, found.head_dim, found.dtype) == (4, 16, "bfloat16")
+
+
+def test_bytes_read_as_people_say_them() -> None:
+    assert [plain_bytes(n) for n in (512, 3 * 2**20, 2**31)] == ["0.5 KiB", "3.0 MiB", "2.0 GiB"]
