@@ -1,0 +1,45 @@
+"""What an Optuna study is told of a trial: the one place where outcomes become states, values and constraints.
+
+Does not know samplers or storages. Samplers ignore FAIL, and hear no constraint of it, so a candidate that could not
+run is told as COMPLETE, violating everything, with the worst values seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optimizer.pareto import AXES, losses
+from optimizer.results import TrialResult, TrialState
+from optimizer.slo import Slo
+
+RUNS = "runs"  # constraint of every study: the engine could run it
+_UNKNOWN_LOSSES = (1.0,) * len(AXES)  # told of a failure before anything was measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """`values` (losses over the axes, minimised) are None for a trial that taught nothing: Optuna's FAIL.
+
+    `constraints` have the same keys in the same order for every trial of a study; <= 0 is feasible.
+    """
+
+    values: tuple[float, ...] | None
+    constraints: dict[str, float]
+
+
+def outcome(trial: TrialResult, slos: tuple[Slo, ...], told_before: Sequence[TrialResult]) -> Outcome:
+    """Measured: its losses and violations. Could not run: worst losses, everything violated. Void: nothing."""
+    found = losses(trial)
+    if found is not None:
+        by_text = {o.slo: o.violation for o in trial.slos}
+        return Outcome(values=found, constraints={RUNS: 0.0} | {slo.text: by_text.get(slo.text, 0.0) for slo in slos})
+    violated = {RUNS: 1.0} | {slo.text: 1.0 for slo in slos}
+    if trial.state is TrialState.COMPLETE:
+        return Outcome(values=None, constraints=violated)
+    return Outcome(values=_worst(told_before), constraints=violated)
+
+
+def _worst(trials: Sequence[TrialResult]) -> tuple[float, ...]:
+    measured = [found for trial in trials if (found := losses(trial)) is not None]
+    return tuple(max(axis) for axis in zip(*measured, strict=True)) if measured else _UNKNOWN_LOSSES
