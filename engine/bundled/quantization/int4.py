@@ -30,17 +30,19 @@ class Int4Linear(nn.Module):
         self.dtype = linear.weight.dtype
         groups = weight.view(self.out_features, -1, group_size)  # [out, in / g, g]
         low, high = groups.aminmax(dim=-1)
-        scale = ((high - low) / 15).clamp_min(1e-8).to(self.dtype)
+        scale = ((high - low) / 15).to(self.dtype)  # 0 where all weights of a group are one number
         zero = (low + _MIDDLE * scale.float()).to(self.dtype)
         offset = groups - zero.float().unsqueeze(-1)
-        quantized = (offset / scale.float().unsqueeze(-1)).round_().add_(_MIDDLE).clamp_(0, 15).to(torch.uint8)
+        quantized = (
+            (offset / scale.float().clamp_min(1e-12).unsqueeze(-1)).round_().add_(_MIDDLE).clamp_(0, 15).to(torch.uint8)
+        )
         flat = quantized.view(self.out_features, self.in_features)
         self.bias = linear.bias
         self.scales_and_zeros = nn.Parameter(  # [in / g, out, 2], the kernel's layout
             torch.stack((scale, zero), -1).transpose(0, 1).contiguous(), requires_grad=False
         )
         self.nibbles = nn.Parameter(flat[:, ::2] | flat[:, 1::2] << 4, requires_grad=False)  # [out, in / 2]
-        packs = linear.weight.device.type == "cpu" and self.dtype == torch.bfloat16
+        packs = linear.weight.device.type == "cpu" and self.dtype == torch.bfloat16 and self.out_features % 16 == 0
         self.packed = self._pack(flat) if packs else None
 
     def _pack(self, flat: Tensor) -> Tensor:
@@ -59,5 +61,5 @@ class Int4Linear(nn.Module):
         """The weight as numbers, [out, in]."""
         quantized = torch.stack((self.nibbles & 15, self.nibbles >> 4), -1).view(self.out_features, -1, self.group_size)
         scale, zero = (part.t().unsqueeze(-1) for part in self.scales_and_zeros.unbind(-1))
-        centred = quantized.to(self.dtype).sub_(_MIDDLE)
-        return torch.addcmul(zero, centred, scale).view(self.out_features, self.in_features)
+        weight = quantized.to(self.dtype).sub_(_MIDDLE).mul_(scale).add_(zero)
+        return weight.view(self.out_features, self.in_features)

@@ -1,0 +1,142 @@
+"""The proposers under their contract, and exactness of rejection."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from proposer_contract import BLOCK_BYTES, ProposerContract
+from random_models import save_perturbed, save_random_model
+from scipy import stats
+
+from engine.bundled.llm_engine import LLMEngine, SamplingParams, UnsupportedError
+from engine.bundled.sampling import DrawRows
+from engine.bundled.speculation import Draft
+from engine.bundled.speculation.ngram import NgramProposer, _NgramIndex
+from engine.bundled.speculation.rejection import verify
+
+MakeEngine = Callable[..., LLMEngine]
+
+
+class TestNgram(ProposerContract):
+    @pytest.fixture
+    def speculative_config(self) -> dict[str, Any]:
+        return {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
+
+    def test_drawn_tokens_are_those_of_plain(
+        self, make_engine: MakeEngine, prompts: list[list[int]], speculative_config: dict[str, Any]
+    ) -> None:
+        """A deterministic draft does not change which tokens a seed draws, not only their law."""
+        params = SamplingParams(max_tokens=32, temperature=0.8, top_k=20, seed=5)
+        expected = make_engine().generate(prompts, params)
+        assert make_engine(speculative_config=speculative_config).generate(prompts, params) == expected
+
+
+class TestDraftModel(ProposerContract):
+    bytes_per_block = 2 * BLOCK_BYTES
+
+    @pytest.fixture
+    def speculative_config(self, llama_draft: Path) -> dict[str, Any]:
+        return {"method": "draft_model", "num_speculative_tokens": 3, "model": str(llama_draft)}
+
+    def test_the_target_as_its_own_draft_is_always_accepted(
+        self, make_engine: MakeEngine, llama: Path, prompts: list[list[int]]
+    ) -> None:
+        """Its cache must then hold every accepted token: any gap would show as a rejection."""
+        config = {"method": "draft_model", "num_speculative_tokens": 3, "model": str(llama)}
+        engine = make_engine(speculative_config=config, max_num_batched_tokens=24)
+        for temperature in (0.0, 1.0):
+            engine.generate(prompts + prompts, SamplingParams(max_tokens=33, temperature=temperature, seed=3))
+        counters = engine.counters()
+        # Rounding may differ between a row that is verified among four and one that is drafted alone.
+        assert counters.num_accepted_tokens >= 0.995 * counters.num_draft_tokens > 0
+        assert counters.prefix_cache_hits > 0
+
+    def test_another_vocabulary_is_refused(self, make_engine: MakeEngine, tmp_path: Path) -> None:
+        other = save_random_model(tmp_path / "other", vocab_size=50)
+        with pytest.raises(UnsupportedError, match="vocabulary"):
+            make_engine(speculative_config={"method": "draft_model", "num_speculative_tokens": 2, "model": str(other)})
+
+
+def test_ngrams_prefer_the_longest_then_the_latest_match() -> None:
+    index = _NgramIndex(range(3, 0, -1))
+    # 1 2 3 stood at the start, 2 3 again later: the longer match wins.
+    assert index.continuation([1, 2, 3, 7, 8, 2, 3, 9, 1, 2, 3], 2) == [7, 8]
+    index = _NgramIndex(range(2, 0, -1))
+    assert index.continuation([2, 3, 7, 2, 3, 9, 2, 3], 2) == [9, 2]
+
+
+def test_ngrams_run_on_into_their_own_draft() -> None:
+    index = _NgramIndex(range(2, 0, -1))
+    assert index.continuation([4, 5, 4, 5], 5) == [4, 5, 4, 5, 4]
+
+
+def test_ngrams_without_a_match_propose_nothing() -> None:
+    assert _NgramIndex(range(4, 1, -1)).continuation([1, 2, 3, 4], 3) == []
+
+
+def test_ngram_indices_die_with_their_sequences(make_engine: MakeEngine, prompts: list[list[int]]) -> None:
+    engine = make_engine(speculative_config={"method": "ngram", "num_speculative_tokens": 2})
+    engine.generate(prompts, SamplingParams(max_tokens=8))
+    proposer = engine.runner.proposer
+    assert isinstance(proposer, NgramProposer)
+    assert len(proposer._indices) == 0
+
+
+def rows_of(count: int, *, temperature: float = 1.0, position: int = 3) -> DrawRows:
+    """`count` independent requests that each verify at `position`: two rows, the draft's and the bonus."""
+    return DrawRows(
+        temperatures=np.full(2 * count, temperature, np.float32),
+        top_ks=np.zeros(2 * count, np.int64),
+        top_ps=np.ones(2 * count, np.float32),
+        seeds=np.repeat(np.arange(count, dtype=np.uint64), 2),
+        positions=np.tile(np.array([position, position + 1], np.uint64), count),
+        masked_rows=[],
+        masked_token_ids=[],
+    )
+
+
+@pytest.mark.parametrize("is_drawn", [False, True], ids=["one-hot", "drawn"])
+def test_verified_tokens_follow_the_target(is_drawn: bool) -> None:
+    """Chi-square of the first token of 40,000 drafts from a wrong distribution; p > 1e-4 for these fixed seeds."""
+    count, vocab_size = 40_000, 8
+    generator = torch.Generator().manual_seed(2)
+    p = torch.softmax(torch.randn(vocab_size, generator=generator), -1)
+    q = torch.softmax(torch.randn(vocab_size, generator=generator), -1)
+    drafted = torch.multinomial(q, count, replacement=True, generator=generator).tolist()
+    drafts = [Draft.chain([token], q.unsqueeze(0) if is_drawn else None) for token in drafted]
+    verdicts = verify(p.log().expand(2 * count, -1).clone(), rows_of(count), drafts)
+    seen = Counter(verdicts.token_ids[::2])
+    assert stats.chisquare([seen[i] for i in range(vocab_size)], (p * count).tolist()).pvalue > 1e-4
+    accepted = sum(verdicts.accepted[::2]) / count
+    expected = torch.minimum(p, q).sum() if is_drawn else (p * q).sum()
+    assert accepted == pytest.approx(expected.item(), abs=0.01)
+    assert not any(verdicts.accepted[1::2]), "a bonus token is never a draft"
+
+
+@pytest.mark.parametrize("method", ["ngram", "draft_model"])
+def test_drawn_speculation_follows_the_target_end_to_end(tmp_path: Path, make_engine: MakeEngine, method: str) -> None:
+    """The joint law of three tokens on a vocabulary of 5, against plain decoding, over 3,000 seeds."""
+    target = save_random_model(tmp_path / "target", vocab_size=5, num_hidden_layers=1)
+    draft = save_perturbed(target, tmp_path / "draft", relative=0.3)
+    config = {"method": method, "num_speculative_tokens": 2, "prompt_lookup_min": 1}
+    config |= {"model": str(draft)} if method == "draft_model" else {}
+    samples = []
+    for speculation, first_seed in ((None, 0), (config, 10_000)):
+        engine = make_engine(model=str(target), speculative_config=speculation, max_num_seqs=500, block_size=16)
+        params = [SamplingParams(max_tokens=3, temperature=1.2, seed=first_seed + i) for i in range(3000)]
+        samples.append(Counter(map(tuple, engine.generate([[1, 2, 3, 1, 2]] * 3000, params))))
+    plain, speculative = samples
+    outcomes = [outcome for outcome in plain | speculative if plain[outcome] + speculative[outcome] >= 20]
+    table = [[sample[outcome] for outcome in outcomes] for sample in samples]
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+    assert 0 < engine.counters().num_accepted_tokens < engine.counters().num_draft_tokens
+
+
+def test_a_draft_is_a_tree_and_a_chain_is_one() -> None:
+    assert Draft.chain([5, 6, 7]).parents == (-1, 0, 1)
+    assert Draft.chain([5, 6, 7]).is_chain
+    assert not Draft(token_ids=(5, 6, 7), parents=(-1, -1, 0)).is_chain
