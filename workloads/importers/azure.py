@@ -1,0 +1,110 @@
+"""Azure LLM inference traces (2023 code and conversation, 2024, 2025 multimodal): CSV of stamps and lengths.
+
+Does not know text: these traces have none.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from workloads.errors import WorkloadError, line_place
+from workloads.importers.importer import Imported, source_of
+from workloads.metadata import WorkloadMetadata
+from workloads.request import Request, json_text
+from workloads.tokenizer import TokenCounter
+
+_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_CITATION = "Patel et al., Splitwise: Efficient Generative LLM Inference Using Phase Splitting, ISCA 2024"
+
+
+@dataclass(frozen=True)
+class AzureImporter:
+    """`TIMESTAMP,ContextTokens,GeneratedTokens[,NumImages]`."""
+
+    name: str = "azure"
+
+    def recognises(self, path: Path) -> bool:
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                header = next(csv.reader(file), [])
+        except (OSError, ValueError, csv.Error):
+            return False
+        return set(_COLUMNS) <= set(header)
+
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+        metadata = WorkloadMetadata(
+            name=path.stem,
+            source=source_of(path, self.name, license="CC-BY-4.0", citation=_CITATION),
+            start_time=_first_stamp(path),
+            time_resolution_s=1e-7,
+        )
+        return Imported(requests=_requests(path), metadata=metadata, losses=[])
+
+
+def _requests(path: Path) -> Iterator[Request]:
+    tenant = next((name for name in ("code", "conv") if name in path.stem.lower()), None)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            fix = f"Give an Azure trace: {','.join(_COLUMNS)}"
+            raise WorkloadError(f"no column {missing[0]}", place=line_place(path, 1), fix=fix)
+        zero: int | None = None
+        for number, row in enumerate(reader):
+            cells = _Cells(path, reader.line_num, row)
+            ticks = cells.ticks("TIMESTAMP")
+            zero = ticks if zero is None else zero
+            yield _request(number, cells, (ticks - zero) / 10**7, tenant)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """One row and where it is."""
+
+    path: Path
+    line: int
+    row: dict[str, str | None]
+
+    def count(self, name: str) -> int:
+        text = (self.row.get(name) or "").strip()
+        if not text.isdecimal():
+            raise self._misfit(name, text, "Token counts are whole numbers >= 0")
+        return int(text)
+
+    def ticks(self, name: str) -> int:
+        """The stamp in units of 0.1 µs, exact."""
+        text = (self.row.get(name) or "").strip()
+        whole, _, fraction = text.removesuffix("+00:00").removesuffix("Z").partition(".")
+        try:
+            seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+            return seconds * 10**7 + int(fraction.ljust(7, "0")[:7] or "0")
+        except ValueError:
+            raise self._misfit(name, text, "Stamps look like 2023-11-16 18:17:03.9799600") from None
+
+    def _misfit(self, name: str, text: str, fix: str) -> WorkloadError:
+        return WorkloadError(f"{name} is {text!r:.40}", place=line_place(self.path, self.line, name), fix=fix)
+
+
+def _request(number: int, cells: _Cells, arrival_s: float, tenant: str | None) -> Request:
+    input_tokens = cells.count("ContextTokens")
+    images = cells.count("NumImages") if cells.row.get("NumImages") else 0
+    return Request(
+        request_id=str(number),
+        arrival_s=arrival_s,
+        tenant=tenant,
+        input_tokens=input_tokens,
+        output_tokens=cells.count("GeneratedTokens"),
+        status=None if input_tokens else "error",
+        extra=json_text({"n_images": images}) if images else None,
+    )
+
+
+def _first_stamp(path: Path) -> str | None:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        row = next(csv.DictReader(file), None)
+    stamp = row.get("TIMESTAMP") if row else None
+    return stamp.replace(" ", "T") if stamp else None

@@ -1,0 +1,56 @@
+"""`Importer`: one foreign format to requests.
+
+Does not know the members (`__init__.py`) or how workloads are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from workloads.metadata import Source, SourceFile, WorkloadMetadata
+from workloads.request import Request
+from workloads.tokenizer import TokenCounter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Requests as they are read; `losses` is complete once they have all been taken.
+
+    `arrival_s` may be relative to anything: the reader moves the first request to 0.
+    """
+
+    requests: Iterator[Request]
+    metadata: WorkloadMetadata
+    losses: list[str] = field(default_factory=list)  # what the source had and the requests have not
+
+
+class Importer(Protocol):
+    """Reads one format."""
+
+    @property
+    def name(self) -> str:
+        """What `--format` calls it."""
+        ...
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the file's first lines are of this format; never raises."""
+        ...
+
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+        """Start reading; rows are read as `requests` is consumed.
+
+        Raises:
+            WorkloadError: a line that is not of the format; names file, line and field.
+        """
+        ...
+
+
+def source_of(path: Path, name: str, *, license: str | None = None, citation: str | None = None) -> Source:
+    """Where the rows come from, with the file's sha256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Source(format=name, files=(SourceFile(name=path.name, sha256=digest),), license=license, citation=citation)
