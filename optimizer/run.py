@@ -25,7 +25,7 @@ from optimizer.placement import Placement, plan_placement
 from optimizer.quality.evaluate import QualityEvaluator, reference_config
 from optimizer.recommendation import recommend
 from optimizer.results import Recommendation, StudyResult, TrialResult, TrialState, Verification
-from optimizer.slo import Slo, quality_floor
+from optimizer.slo import Slo
 from optimizer.study import Study
 from optimizer.verification import verify
 from search_spaces.skus import Sku
@@ -116,17 +116,24 @@ def _make_evaluator(job: Job, backend: Backend, fidelity: Fidelity, placement: P
     )
 
 
-def _quality(job: Job, workload: Workload, directory: Path, fidelity: Fidelity, placement: Placement) -> QualityEvaluator:
+def _quality(
+    job: Job, workload: Workload, directory: Path, fidelity: Fidelity, placement: Placement
+) -> QualityEvaluator:
     return QualityEvaluator(
         directory=directory,
         workload=workload,
         reference_class=reference_config(job.base).quality_class(),
         num_requests=fidelity.quality_requests,
         num_requests_max=fidelity.quality_requests_max,
-        floor=quality_floor(job.slos),
+        floor=_quality_floor(job.slos),
         placement=placement,
         seed=job.seed,
     )
+
+
+def _quality_floor(slos: tuple[Slo, ...]) -> float | None:
+    """The highest limit that quality must reach; None without one."""
+    return max((slo.limit for slo in slos if slo.measure.name == "quality" and not slo.is_upper), default=None)
 
 
 @dataclass(kw_only=True)
@@ -254,7 +261,7 @@ def _study_result(
         space_size=job.space.size(),
         seed=job.seed,
         trials=trials,
-        front=tuple(trial.number for trial in pareto_front(trials)),
+        front=pareto_front(trials),
         recommendation=recommendation,
         verification=verification,
         environment=describe_environment(),

@@ -34,7 +34,9 @@ class BudgetType(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|trials?)", str(value).strip().replace(" ", ""))
         if match is None or float(match[1]) <= 0:
-            self.fail(f"{value!r} is not a budget. Write a time such as 5m or 2h, or a count such as 30trials", param, ctx)
+            self.fail(
+                f"{value!r} is not a budget. Write a time such as 5m or 2h, or a count such as 30trials", param, ctx
+            )
         if match[2].startswith("trial"):
             return Budget(trials=int(float(match[1])))
         return Budget(seconds=float(match[1]) * _SECONDS[match[2]])

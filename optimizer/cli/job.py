@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.config import EngineConfig, load_engine_config
-from optimizer.candidate import known_fields
+from optimizer.candidate import space_around
 from optimizer.cli.budget import Budget
 from optimizer.cli.model_folder import find_draft, find_model
 from optimizer.errors import OptimizerError
@@ -117,11 +117,10 @@ def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
 
 def _space(wishes: Wishes, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
     space = load_search_space(wishes.space or wishes.engine)
-    space.validate_names(known_fields())
     cores = plan_placement().engine_cores
     draft = find_draft(wishes.draft, base.model)
     resolved = space.resolve({"draft": draft, "cores": len(cores) if cores else None})
-    return resolved.space.including(base.flat()), resolved.notes
+    return space_around(resolved.space, base), resolved.notes
 
 
 def _study_name(wishes: Wishes, workload: Workload) -> str:

@@ -38,7 +38,9 @@ def find_draft(given: Path | None, model: str) -> str | None:
 
 def _existing(folder: Path) -> str:
     if not folder.is_dir():
-        raise OptimizerError(f"no model folder at {folder}. Give a Hugging Face folder with config.json and *.safetensors")
+        raise OptimizerError(
+            f"no model folder at {folder}. Give a Hugging Face folder with config.json and *.safetensors"
+        )
     return _shortest(folder)
 
 

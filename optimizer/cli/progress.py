@@ -9,6 +9,7 @@ import time
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from optimizer.cli.budget import Budget
@@ -60,7 +61,9 @@ class StudyProgress:
 
     def _render(self) -> Text:
         best = f" · best: {self._best}" if self._best else ""
-        return Text(f"⏱ {_clock(time.monotonic() - self._start)} · {self._line}{best} · {self._eta()}", overflow="ellipsis")
+        return Text(
+            f"⏱ {_clock(time.monotonic() - self._start)} · {self._line}{best} · {self._eta()}", overflow="ellipsis"
+        )
 
     def _eta(self) -> str:
         left = self.remaining_s()
@@ -75,6 +78,59 @@ class StudyProgress:
             return None
         mean = sum(self._durations) / len(self._durations)
         return max(0, self._budget.trials - len(self._durations)) * mean + self._verify_s
+
+
+class Phases:
+    """One changing line on a terminal, one line a phase elsewhere."""
+
+    def __init__(self, title: str, *, quiet: bool = False) -> None:
+        self._console = stderr_console()
+        self._title, self._quiet, self._last = title, quiet, ""
+        self._status = self._console.status(title) if self._console.is_terminal and not quiet else None
+
+    def __enter__(self) -> Phases:
+        if self._status:
+            self._status.start()
+        return self
+
+    def show(self, text: str) -> None:
+        if self._status:
+            self._status.update(f"{self._title}: {text}")
+        elif not self._quiet and (kind := text.split(" ")[0]) != self._last:
+            self._last = kind  # counts such as "replaying 43/120" would be a line each
+            self._console.print(f"{self._title}: {text}")
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+
+class Counter:
+    """A bar with a count and an ETA on a terminal; two plain lines elsewhere."""
+
+    def __init__(self, text: str, *, total: int, quiet: bool = False) -> None:
+        console = stderr_console()
+        self._text, self._total, self._count = text, total, 0
+        self._console = console
+        self._plain = not quiet and not console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+        self._task = self._bar.add_task(text, total=total)
+
+    def __enter__(self) -> Counter:
+        if self._plain:
+            self._console.print(f"{self._text} ...")
+        self._bar.start()
+        return self
+
+    def advance(self, by: int = 1) -> None:
+        self._count += by
+        self._bar.advance(self._task, by)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._plain:
+            self._console.print(f"{self._text}: {self._count} of {self._total} done")
 
 
 def _clock(seconds: float) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from engine.backend import Backend
-from engine.registry import make_backend
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
+from optimizer.cli.engines import make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.watching import Watcher
@@ -44,12 +44,18 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--engine", default="bundled", show_default=True, help="Which engine serves the candidates.")
 @click.option("--space", metavar="NAME|FILE", help="Search space. Default: the engine's own.")
 @click.option("--base", type=FILE, help="Engine config (YAML) to start from. Default: the engine's defaults.")
-@click.option("--budget", type=BudgetType(), default="5m", show_default=True, help="A time (5m, 2h) or a count (30trials).")
+@click.option(
+    "--budget", type=BudgetType(), default="5m", show_default=True, help="A time (5m, 2h) or a count (30trials)."
+)
 @click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
 @click.option("--sku", default="local", show_default=True, help="The hardware the candidates run on, for its price.")
 @click.option("--skus", "catalogue", type=FILE, help="Your own hardware catalogue (YAML).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same candidates for the same measurements.")
-@click.option("--strategy", default="surrogate", show_default=True, help="surrogate | tpe | random: who proposes candidates.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Same seed, same candidates for the same measurements."
+)
+@click.option(
+    "--strategy", default="surrogate", show_default=True, help="surrogate | tpe | random: who proposes candidates."
+)
 @click.option("--runs-dir", type=FOLDER, default=Path("runs"), show_default=True, help="Where studies are kept.")
 @click.option("--name", help="Name of the study. Default: workload, objective and time.")
 @click.option("--resume", is_flag=True, help="Go on with study --name, or with the newest one of this workload.")
@@ -62,7 +68,7 @@ def command(as_json: bool, **options: Any) -> None:
     the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records."""
     wishes = Wishes(**options)
     job = make_job(wishes)
-    backend = make_backend(wishes.engine, cpus=plan_placement().engine_cores)
+    backend = make_backend(wishes.engine, plan_placement())
     result, paths = _run(job, backend, wishes.budget, quiet=as_json)
     if as_json:
         click.echo(json.dumps(study_json(result), indent=2))

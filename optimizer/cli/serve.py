@@ -18,21 +18,29 @@ import click
 
 from engine.config import EngineConfig, dump_engine_config
 from engine.process import port_in_use
-from engine.registry import make_backend
+from optimizer.cli.engines import make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
+from optimizer.placement import Placement
 from reports.deployment import read_deployment
 
 
 @click.command("serve", epilog="Example:  fopt serve runs/<study>/best.yaml --port 8000")
 @click.argument("deployment", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="Serve this folder with the default config.")
+@click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="Serve this folder with the default config."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--served-model-name", help="What requests call the model. Default: the folder as the config names it.")
 @click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the key clients must send.")
 def command(
-    deployment: Path | None, model: Path | None, host: str, port: int, served_model_name: str | None, api_key_env: str | None
+    deployment: Path | None,
+    model: Path | None,
+    host: str,
+    port: int,
+    served_model_name: str | None,
+    api_key_env: str | None,
 ) -> None:
     """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
 
@@ -51,11 +59,11 @@ def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
     if model is not None:
         return EngineConfig(model=str(model))
     assert deployment is not None
-    return read_deployment(deployment, check_artifacts=True).config
+    return read_deployment(deployment, verify=True).config
 
 
 def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
-    refusals = make_backend(config.engine).check(config)
+    refusals = make_backend(config.engine, Placement(engine_cores=None, client_cores=None)).check(config)
     if refusals:
         raise OptimizerError(f"this config cannot run here: {refusals[0].reason}")
     if port_in_use(port, host):
@@ -66,7 +74,9 @@ def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) 
 
 def _announce(config: EngineConfig, host: str, port: int) -> None:
     console = stderr_console()
-    console.print(f"serving {config.model} ({config.label(EngineConfig(model=config.model))}) at http://{host}:{port}/v1")
+    console.print(
+        f"serving {config.model} ({config.label(EngineConfig(model=config.model))}) at http://{host}:{port}/v1"
+    )
     console.print(f"try:  curl http://{host}:{port}/v1/models")
 
 
@@ -75,7 +85,17 @@ def _serve(config: EngineConfig, host: str, port: int, options: list[str]) -> in
     with tempfile.TemporaryDirectory(prefix="fopt-serve-") as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(dump_engine_config(config))
-        command = [sys.executable, "-m", "engine.bundled.server", "--config", str(file), "--host", host, "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "engine.bundled.server",
+            "--config",
+            str(file),
+            "--host",
+            host,
+            "--port",
+            str(port),
+        ]
         process = subprocess.Popen([*command, "--parent-pid", str(os.getpid()), *options], process_group=0)
         with _stopping(process):
             return process.wait()

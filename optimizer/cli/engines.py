@@ -1,0 +1,29 @@
+"""The backend a study or a server runs on, by its name.
+
+Does not launch it.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from engine.backend import Backend
+from engine.bundled_backend import BundledBackend
+from engine.registry import BACKENDS
+from optimizer.errors import OptimizerError
+from optimizer.placement import Placement
+
+
+def make_backend(name: str, placement: Placement) -> Backend:
+    """The backend with its engine on the placement's cores.
+
+    Raises:
+        OptimizerError: no engine of that name.
+    """
+    if name not in BACKENDS:
+        close = get_close_matches(name, BACKENDS, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(BACKENDS)}"
+        raise OptimizerError(f"no engine is called {name!r}. {hint}")
+    if name == "bundled":
+        return BundledBackend(cpus=frozenset(placement.engine_cores) if placement.engine_cores else None)
+    return BACKENDS[name]()
