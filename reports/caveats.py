@@ -1,0 +1,74 @@
+"""What a reader must know before relying on the numbers: sample sizes, selection, what was not checked.
+
+Does not know the numbers' layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optimizer.results import Provenance, StudyResult, TrialState
+from reports.comparison import recommended_trial
+from reports.measured import is_usable, num_requests
+
+_P99_REQUESTS = 500
+_P95_REQUESTS = 200  # ten requests beyond p95
+
+
+def caveats(study: StudyResult) -> list[str]:
+    """Sentences, the study's own notes last."""
+    found = [*_provenance(study), *_samples(study), *_selection(study)]
+    notes = [*study.notes, *(study.verification.notes if study.verification else ())]
+    return [*found, *(_sentence(note) for note in notes)]
+
+
+def provenance(study: StudyResult) -> str:
+    """How many trials were measured and how many predicted, in one sentence."""
+    done = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+    predicted = sum(trial.provenance is Provenance.PREDICTED for trial in done)
+    measured = len(done) - predicted
+    rest = len(study.trials) - len(done)
+    parts = [f"{measured} measured on a running engine"]
+    parts += [f"{predicted} predicted by a simulator"] if predicted else []
+    parts += [f"{rest} refused or failed"] if rest else []
+    space = f" of {study.space_size:,} possible" if study.space_size else ""
+    count = len(study.trials)
+    return f"{count} configuration{'' if count == 1 else 's'}{space}: {', '.join(parts)}."
+
+
+def _provenance(study: StudyResult) -> Iterator[str]:
+    if study.interrupted:
+        yield "The study was interrupted: untried configurations may be better."
+    trial = recommended_trial(study)
+    if study.verification is None and trial is not None and trial.number != 0:
+        yield "The recommendation was not measured again on traffic the search had not seen."
+    if any(t.provenance is Provenance.PREDICTED for t in study.trials if t.state is TrialState.COMPLETE):
+        yield "Trials marked predicted come from a simulator, not from an engine."
+
+
+def _samples(study: StudyResult) -> Iterator[str]:
+    counts = [num_requests(trial) for trial in study.trials if is_usable(trial) and num_requests(trial)]
+    if not counts:
+        return
+    fewest = min(counts)
+    if fewest < _P95_REQUESTS:
+        yield (
+            f"A trial replayed as few as {fewest} requests, so its p95 rests on the slowest {max(1, fewest // 20)}: "
+            "look at the intervals."
+        )
+    if fewest < _P99_REQUESTS:
+        yield f"No p99 is shown: it takes {_P99_REQUESTS} requests, and a trial replayed {fewest}."
+
+
+def _selection(study: StudyResult) -> Iterator[str]:
+    measured = sum(is_usable(trial) for trial in study.trials)
+    if measured > 2 and study.verification is not None:
+        yield (
+            f"The best of {measured} looks a little better in the search than it is, because luck helps to be chosen. "
+            "The comparison on held-out traffic is free of that."
+        )
+
+
+def _sentence(note: str) -> str:
+    note = note.strip()
+    return note[:1].upper() + note[1:] + ("" if note.endswith((".", "!", "?")) else ".")

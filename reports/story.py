@@ -1,0 +1,130 @@
+"""`Story`: everything a report tells, in order, as sentences and tables; Markdown and HTML only draw it.
+
+Does not know markup.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from optimizer.results import StudyResult
+from reports.caveats import caveats, provenance
+from reports.comparison import Pair, comparison_table, pairs, recommended_trial
+from reports.config_words import changes
+from reports.cost_table import cost_table
+from reports.headline import Fact, Headline, facts, headline
+from reports.numbers import duration, three_digits
+from reports.quality_table import quality_table
+from reports.slo_table import advice_table, slo_table
+from reports.table import Cell, Column, Table
+from reports.trial_tables import gains_table, problems_table, trials_table
+
+_SUMMARY_WORDS = {
+    "requests": "requests in the search",
+    "requests_per_second": "recorded rate, requests/s",
+    "tokens_per_request": "tokens per request, in and out",
+    "heldout_requests": "requests held out for the check",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Tables that do not apply are None; lists may be empty."""
+
+    title: str
+    asked: str
+    headline: Headline
+    facts: list[Fact]
+    reasons: tuple[str, ...]
+    changes: Table | None
+    pairs: list[Pair]
+    comparison: Table | None
+    slos: Table | None
+    advice: Table | None
+    trials: Table
+    gains: Table | None
+    problems: Table | None
+    quality: Table | None
+    cost: Table | None
+    provenance: str
+    workload: list[tuple[str, str]]
+    environment: list[tuple[str, str]]
+    commands: list[str]
+    caveats: list[str]
+
+
+def tell(study: StudyResult) -> Story:
+    """The study as a story."""
+    found = pairs(study)
+    return Story(
+        title=f"{study.workload_name}: which settings serve it best",
+        asked=_asked(study),
+        headline=headline(study),
+        facts=facts(study),
+        reasons=study.recommendation.reasons if study.recommendation else (),
+        changes=_changes(study),
+        pairs=found,
+        comparison=comparison_table(study) if found else None,
+        slos=slo_table(study),
+        advice=advice_table(study),
+        trials=trials_table(study),
+        gains=gains_table(study),
+        problems=problems_table(study),
+        quality=quality_table(study),
+        cost=cost_table(study),
+        provenance=provenance(study),
+        workload=_workload(study),
+        environment=list(study.environment.items()),
+        commands=_commands(study),
+        caveats=caveats(study),
+    )
+
+
+def _asked(study: StudyResult) -> str:
+    limits = f" within {'; '.join(study.slos)}" if study.slos else ""
+    return f"Asked for: {study.objective}{limits}."
+
+
+def _changes(study: StudyResult) -> Table | None:
+    trial = recommended_trial(study)
+    found = changes(trial.config, study.default.config) if trial else []
+    if not found:
+        return None
+    columns = (
+        Column(name="Setting"),
+        Column(name="Default"),
+        Column(name="Recommended"),
+        Column(name="What it does"),
+    )
+    rows = tuple(
+        (
+            Cell(text=change.name, title=change.field),
+            Cell(text=change.default),
+            Cell(text=change.recommended, tone="strong"),
+            Cell(text=change.does, tone="muted"),
+        )
+        for change in found
+    )
+    return Table(title="What to change", columns=columns, rows=rows, note="All other settings stay as they are.")
+
+
+def _workload(study: StudyResult) -> list[tuple[str, str]]:
+    told = [("name", study.workload_name)]
+    for key, value in study.workload_summary.items():
+        written = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else three_digits(value)
+        told.append((_SUMMARY_WORDS.get(key, key.replace("_", " ")), written))
+    return [*told, ("fingerprint", study.workload_fingerprint)]
+
+
+def _commands(study: StudyResult) -> list[str]:
+    """What to type; WORKLOAD stands for the file, whose path a report does not know."""
+    slos = "".join(f" --slo {shlex.quote(slo)}" for slo in study.slos)
+    search = (
+        f"fopt run WORKLOAD --objective {shlex.quote(study.objective)}{slos} --space {shlex.quote(study.space_name)}"
+    )
+    found = [f"{search} --seed {study.seed}  # took {duration(study.duration_s)}"]
+    if study.recommendation:
+        found.insert(0, f"fopt serve runs/{study.name}/best.yaml")
+        found.append(f"fopt verify runs/{study.name}/best.yaml WORKLOAD")
+    return found

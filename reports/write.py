@@ -1,0 +1,24 @@
+"""`write_reports`: every file a study leaves behind, each whole or not at all.
+
+Does not know their contents.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimizer.results import StudyResult
+from reports.deployment import write_best
+from reports.html import write_html
+from reports.markdown import write_markdown
+from reports.tables import write_tables
+from reports.vllm_config import write_vllm
+
+
+def write_reports(study: StudyResult, directory: Path) -> list[Path]:
+    """best.yaml and best.vllm.yaml where something is recommended, the report as HTML and Markdown, the tables."""
+    paths = []
+    if study.recommendation:
+        paths.append(write_best(study, directory))
+        paths.append(write_vllm(study.trial(study.recommendation.trial).config, directory))
+    return [*paths, write_html(study, directory), write_markdown(study, directory), *write_tables(study, directory)]
