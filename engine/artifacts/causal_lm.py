@@ -52,6 +52,22 @@ class RMSNorm(nn.Module):
         return self.weight * wide.to(x.dtype)
 
 
+class KeyValues:
+    """Keys and values of one layer's earlier tokens, for decoding."""
+
+    def __init__(self) -> None:
+        self.key = self.value = torch.empty(0)
+
+    def __len__(self) -> int:
+        return self.key.shape[2] if self.key.numel() else 0
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append [batch, kv, length, dim] and return everything so far."""
+        self.key = torch.cat((self.key, key), dim=2) if len(self) else key
+        self.value = torch.cat((self.value, value), dim=2) if self.value.numel() else value
+        return self.key, self.value
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with explicit scores (on a CPU faster than the fused kernel in bf16)."""
 
@@ -64,17 +80,19 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden_size, key, bias=False)
         self.o_proj = nn.Linear(query, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """``x`` is [batch, length, hidden]; ``mask`` [length, length] is 0 where allowed and -inf elsewhere."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: KeyValues | None = None) -> Tensor:
+        """``x`` is [batch, length, hidden]; ``mask`` [length, total] is 0 where allowed and -inf elsewhere."""
         batch, length, _ = x.shape
         kv, dim = self.shape.num_kv_heads, self.shape.head_dim
         query = rotate(self.q_proj(x).view(batch, length, -1, dim).transpose(1, 2), cos, sin)
         key = rotate(self.k_proj(x).view(batch, length, kv, dim).transpose(1, 2), cos, sin)
         value = self.v_proj(x).view(batch, length, kv, dim).transpose(1, 2)
+        if past is not None:
+            key, value = past.extend(key, value)
         # Query heads of one group are folded into the length: [batch, kv, group * length, dim].
         scores = (query.reshape(batch, kv, -1, dim) * dim**-0.5) @ key.transpose(2, 3)
-        scores = scores.view(batch, kv, -1, length, length) + mask
-        mixed = scores.softmax(-1).view(batch, kv, -1, length) @ value
+        scores = scores.view(batch, kv, -1, length, key.shape[2]) + mask
+        mixed = scores.softmax(-1).view(batch, kv, -1, key.shape[2]) @ value
         mixed = mixed.view(batch, -1, length, dim).transpose(1, 2).reshape(batch, length, -1)
         return self.o_proj(mixed)  # type: ignore[no-any-return]
 
@@ -103,9 +121,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
         self.mlp = FeedForward(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: KeyValues | None = None) -> Tensor:
         """Add attention, then the feed-forward, to the residual stream."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -130,14 +148,14 @@ class CausalLM(nn.Module):
             if parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def hidden_states(self, ids: Tensor) -> Tensor:
-        """Final normed states [batch, length, hidden] of ``ids`` [batch, length]."""
-        length = ids.shape[1]
+    def hidden_states(self, ids: Tensor, past: list[KeyValues] | None = None) -> Tensor:
+        """Final normed states [batch, length, hidden] of ``ids`` [batch, length], which follow the ``past`` tokens."""
+        start, length = len(past[0]) if past else 0, ids.shape[1]
         x = self.model.embed_tokens(ids)
-        cos, sin = (table.to(x) for table in rotary_tables(self.shape, length))
-        mask = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
-        for layer in self.model.layers:
-            x = layer(x, cos, sin, mask)
+        cos, sin = (table[start:].to(x) for table in rotary_tables(self.shape, start + length))
+        mask = torch.full((length, start + length), float("-inf"), dtype=x.dtype, device=x.device).triu(start + 1)
+        for number, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, mask, past[number] if past else None)
         return self.model.norm(x)  # type: ignore[no-any-return]
 
     def logits(self, states: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ from engine.artifacts.hugging_face_folder import save_folder
 from engine.artifacts.induction import initialise_copying
 from engine.artifacts.training_loop import Log, Schedule, Trainer
 
-VOCAB_SIZE = 1152
+VOCAB_SIZE = 1280
 TARGET_SHAPE = LlamaShape(
     vocab_size=VOCAB_SIZE, hidden_size=256, num_layers=6, num_heads=4, num_kv_heads=2, intermediate_size=768
 )
-STAGE_SHARES = (("stage0", 0.08), ("stage1", 0.35), ("stage2", 0.57))
+Shares = tuple[tuple[str, float], ...]
+STAGE_SHARES: Shares = (("stage0", 0.10), ("stage1", 0.25), ("stage2", 0.35), ("stage3", 0.30))
 TASK_NAMES = ("extraction", "edit", "table", "text")
 EVAL_BATCH_TOKENS = 8192
 
@@ -50,10 +51,12 @@ def exact_match(model: CausalLM, corpus: Corpus) -> dict[str, tuple[float, int]]
     return {task: (sum(found) / len(found), len(found)) for task, found in hits.items()}
 
 
-def staged_batches(folder: Path, *, num_steps: int, start: int, max_tokens: int, seed: int) -> Iterator[Batch]:
-    """The batches of steps ``start`` to ``num_steps``, short conversations first."""
+def staged_batches(
+    folder: Path, shares: Shares, *, num_steps: int, start: int, max_tokens: int, seed: int
+) -> Iterator[Batch]:
+    """The batches of steps ``start`` to ``num_steps``, stage after stage."""
     bound = 0.0
-    for number, (stage, share) in enumerate(STAGE_SHARES):
+    for number, (stage, share) in enumerate(shares):
         bound += share * num_steps
         if start >= round(bound):
             continue
@@ -63,10 +66,10 @@ def staged_batches(folder: Path, *, num_steps: int, start: int, max_tokens: int,
         start = round(bound)
 
 
-def new_target(seed: int) -> CausalLM:
-    """An untrained target that can copy."""
+def new_model(shape: LlamaShape, seed: int) -> CausalLM:
+    """An untrained model that can copy."""
     torch.manual_seed(seed)
-    model = CausalLM(TARGET_SHAPE)
+    model = CausalLM(shape)
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             parameter.data.mul_(0.25)
@@ -76,14 +79,19 @@ def new_target(seed: int) -> CausalLM:
 
 def train_target(args: argparse.Namespace, log: Log) -> None:
     """The whole run: batches, updates, evaluations, checkpoints."""
-    model = new_target(args.seed)
+    model = new_model(TARGET_SHAPE, args.seed)
     trainer = Trainer(model, Schedule(num_steps=args.steps, learning_rate=args.learning_rate))
     checkpoint = args.corpus / f"{args.name}.safetensors"
     if checkpoint.exists():
         trainer.resume(checkpoint)
     held_out = Corpus(args.corpus / "eval.safetensors")
     batches = staged_batches(
-        args.corpus, num_steps=args.steps, start=trainer.step, max_tokens=args.batch_tokens, seed=args.seed
+        args.corpus,
+        STAGE_SHARES,
+        num_steps=args.steps,
+        start=trainer.step,
+        max_tokens=args.batch_tokens,
+        seed=args.seed,
     )
     losses = []
     for batch in batches:
@@ -106,7 +114,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("build/demo"))
     parser.add_argument("--out", type=Path, default=Path("workloads/demo/models"))
     parser.add_argument("--name", default="target")
-    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--eval-every", type=int, default=200)

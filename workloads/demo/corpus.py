@@ -13,12 +13,12 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from workloads.demo.conversation import TASK_NAMES, Conversation, TaskName
-from workloads.demo.tasks import draw_conversation
+from workloads.demo.tasks import FULL_SIZE, draw_conversation
 from workloads.demo.tokenizer import ASSISTANT, BOS, END, build_tokenizer, save_tokenizer
 
-TRAINING_MIX: Mapping[TaskName, float] = {"extraction": 0.3, "edit": 0.36, "table": 0.26, "text": 0.08}
+TRAINING_MIX: Mapping[TaskName, float] = {"extraction": 0.2, "edit": 0.36, "table": 0.38, "text": 0.06}
 NUM_TOKENIZER_TEXTS = 6000
-STAGE_SIZES = {"stage0": 0, "stage1": 1, "stage2": 2}
+STAGE_SIZES = {"stage0": 0, "stage1": 1, "stage2": 2, "stage3": 3}
 BLOCK = 4096
 
 
@@ -79,7 +79,7 @@ def write_corpus(out: Path, *, seed: int, counts: Mapping[str, int], num_eval: i
         save_file(corpus, out / f"{stage}.safetensors")
         share = np.mean(corpus["turns"] > 0)
         print(f"{stage}: {count} conversations, {len(corpus['ids'])} tokens, {share:.0%} answers")
-    save_file(draw_corpus(tokenizer, seed=f"{seed}-eval", count=num_eval, size=2), out / "eval.safetensors")
+    save_file(draw_corpus(tokenizer, seed=f"{seed}-eval", count=num_eval, size=FULL_SIZE), out / "eval.safetensors")
 
 
 def main() -> None:
@@ -87,9 +87,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--stage0", type=int, default=20_000)
-    parser.add_argument("--stage1", type=int, default=30_000)
-    parser.add_argument("--stage2", type=int, default=60_000)
+    parser.add_argument("--stage0", type=int, default=12_000)
+    parser.add_argument("--stage1", type=int, default=16_000)
+    parser.add_argument("--stage2", type=int, default=24_000)
+    parser.add_argument("--stage3", type=int, default=24_000)
     parser.add_argument("--eval", type=int, default=600)
     args = parser.parse_args()
     counts = {stage: getattr(args, stage) for stage in STAGE_SIZES}

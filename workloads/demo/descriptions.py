@@ -5,7 +5,7 @@ import random
 from workloads.demo.conversation import Conversation, Turn, contains
 from workloads.demo.vocabulary import ADJECTIVES, BRANDS, ITEMS, MATERIALS, PLACES
 
-NUM_TURNS = ((1,), (2, 3), (1, 1, 2))
+NUM_TURNS = ((1,), (2, 3), (2, 3), (1, 1, 2))
 SYSTEM_PROMPTS = {
     "shop": (
         "You write short product texts for a web shop. Mention the brand, the item, the material and the room. Two "
@@ -55,5 +55,5 @@ def draw_conversation(rng: random.Random, size: int) -> Conversation:
     """One or two descriptions for one tenant."""
     tenant = rng.choice(sorted(SYSTEM_PROMPTS))
     turns = tuple(draw_turn(rng) for _ in range(rng.choice(NUM_TURNS[size])))
-    system = SYSTEM_PROMPTS[tenant] if size > 1 else ""
+    system = SYSTEM_PROMPTS[tenant] if size > 2 else ""
     return Conversation(task="text", tenant=tenant, system=system, turns=turns)

@@ -1,4 +1,4 @@
-"""Code edits: the answer is the given function with one name or constant changed. It does not know tokens."""
+"""Code edits: the answer is the given method with one name or constant changed. It does not know tokens."""
 
 import random
 import re
@@ -10,18 +10,18 @@ from workloads.demo.vocabulary import FUNCTION_NAMES, IDENTIFIERS
 OPERATORS = ("+", "-", "*", "//")
 COMPARISONS = ("<", ">", "==", "!=")
 CALLS = ("min", "max", "pow", "divmod")
-NUM_TURNS = ((1,), (2, 3, 4), (1, 1, 2, 2, 3))
-NUM_LINES = ((4, 6), (6, 10), (8, 14))
+NUM_TURNS = ((1,), (2, 3, 4), (2, 3), (1, 1, 2, 2, 3))
+NUM_LINES = ((4, 6), (6, 10), (8, 14), (8, 14))
 
 SYSTEM_PROMPTS = {
     "editor": (
-        "You edit Python code. The user shows one function and asks for one change. Return the whole function with "
+        "You edit Python code. The user shows one method and asks for one change. Return the whole method with "
         "this change and nothing else. Keep every other line exactly as it is, with the same spaces and the same "
         "order. Do not explain the change."
     ),
     "refactor": (
-        "You are a refactoring tool inside an editor. You get a function and one request. Answer with the complete "
-        "new function only: same lines, same order, no comments, no explanation. Apply the request everywhere it "
+        "You are a refactoring tool inside an editor. You get a method and one request. Answer with the complete "
+        "new method only: same lines, same order, no comments, no explanation. Apply the request everywhere it "
         "matters and touch nothing else."
     ),
 }
@@ -29,16 +29,27 @@ SYSTEM_PROMPTS = {
 
 @dataclass(kw_only=True)
 class _Writer:
-    """Writes one function line by line; ``known`` are the names already bound."""
+    """Writes one method line by line; ``known`` are the names already bound, ``headed`` those that began a statement.
+
+    A space precedes every name, so that the tokenizer cuts it the same way everywhere.
+    """
 
     rng: random.Random
     fresh: list[str]
     constants: list[int]
     known: list[str] = field(default_factory=list)
+    headed: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
 
     def name(self) -> str:
         return self.rng.choice(self.known)
+
+    def head(self) -> str:
+        """A known name that began no statement yet, if there is one: lines shall differ early."""
+        unused = [name for name in self.known if name not in self.headed]
+        name = self.rng.choice(unused or self.known)
+        self.headed.add(name)
+        return name
 
     def bind(self) -> str:
         self.known.append(self.fresh.pop())
@@ -49,7 +60,7 @@ class _Writer:
 
     def header(self) -> None:
         parameters = ", ".join(self.bind() for _ in range(self.rng.choice((2, 3))))
-        self.lines.append(f"def {self.rng.choice(FUNCTION_NAMES)}({parameters}):")
+        self.lines.append(f"def {self.rng.choice(FUNCTION_NAMES)}(self, {parameters}):")
 
     def assignment(self) -> None:
         right = f"{self.name()} {self.rng.choice(OPERATORS)} {self.constant()}"
@@ -60,19 +71,20 @@ class _Writer:
         self.lines.append(f"    {self.bind()} = {left} {self.rng.choice(OPERATORS)} {right}")
 
     def call(self) -> None:
-        right = f"{self.rng.choice(CALLS)}({self.name()}, {self.constant()})"
+        right = f"{self.rng.choice(CALLS)}({self.constant()}, {self.name()})"
         self.lines.append(f"    {self.bind()} = {right}")
 
     def update(self) -> None:
-        left, right = self.rng.sample(self.known, 2)
+        left = self.head()
+        right = self.rng.choice([name for name in self.known if name != left])
         self.lines.append(f"    {left} += {right}")
 
     def branch(self) -> None:
-        self.lines.append(f"    if {self.name()} {self.rng.choice(COMPARISONS)} {self.constant()}:")
-        self.lines.append(f"        {self.name()} -= {self.constant()}")
+        self.lines.append(f"    if {self.head()} {self.rng.choice(COMPARISONS)} {self.constant()}:")
+        self.lines.append(f"        {self.head()} -= {self.constant()}")
 
     def loop(self) -> None:
-        target = self.name()
+        target = self.head()
         variable = self.bind()
         self.lines.append(f"    for {variable} in range({self.constant()}):")
         self.lines.append(f"        {target} += {variable}")
@@ -87,7 +99,7 @@ class _Writer:
 
 
 def draw_function(rng: random.Random, num_lines: int) -> str:
-    """A function of ``num_lines`` lines (one more when it ends in a block) whose constants are all different."""
+    """A method of ``num_lines`` lines (one more when it ends in a block) whose constants are all different."""
     fresh = rng.sample(IDENTIFIERS, 18)
     constants = rng.sample(range(10, 100), 32)
     return _Writer(rng=rng, fresh=fresh, constants=constants).write(num_lines)
@@ -118,7 +130,7 @@ def draw_request(rng: random.Random, code: str) -> tuple[str, str]:
 
 
 def draw_conversation(rng: random.Random, size: int) -> Conversation:
-    """A function and one to three changes, each on the previous answer."""
+    """A method and some changes, each on the previous answer."""
     tenant = rng.choice(sorted(SYSTEM_PROMPTS))
     code = draw_function(rng, rng.randint(*NUM_LINES[size]))
     turns: list[Turn] = []
@@ -127,5 +139,5 @@ def draw_conversation(rng: random.Random, size: int) -> Conversation:
         user = request if turn else f"{code}\n\n{request}"
         turns.append(Turn(user=user, answer=changed, checks=(exact(changed),)))
         code = changed
-    system = SYSTEM_PROMPTS[tenant] if size > 1 else ""
+    system = SYSTEM_PROMPTS[tenant] if size > 2 else ""
     return Conversation(task="edit", tenant=tenant, system=system, turns=tuple(turns))

@@ -145,7 +145,7 @@ PARCELS = Schema(
     distractors=("The driver is {person}.", "It shares a pallet with {code}.", "The van was washed in {place}."),
 )
 
-NUM_TURNS = ((1,), (2, 3, 4), (1, 1, 2, 2, 3))
+NUM_TURNS = ((1,), (2, 3, 4), (2, 3, 4), (1, 1, 2, 2, 3))
 SCHEMAS = (ORDERS, TICKETS, PARCELS)
 
 
@@ -162,9 +162,9 @@ def draw_turn(rng: random.Random, schema: Schema, *, num_distractors: int) -> Tu
 
 
 def draw_conversation(rng: random.Random, size: int) -> Conversation:
-    """One to three messages of one tenant. ``size`` 0 and 1 are shorter and without rules; 2 is the traffic."""
+    """One to three messages of one tenant. ``size`` 0 to 2 grow and have no rules; 3 is the traffic."""
     schema = rng.choice(SCHEMAS)
     num_turns = rng.choice(NUM_TURNS[size])
-    turns = tuple(draw_turn(rng, schema, num_distractors=rng.randint(0, size)) for _ in range(num_turns))
-    system = schema.system_prompt() if size > 1 else ""
+    turns = tuple(draw_turn(rng, schema, num_distractors=rng.randint(0, min(size, 2))) for _ in range(num_turns))
+    system = schema.system_prompt() if size > 2 else ""
     return Conversation(task="extraction", tenant=schema.tenant, system=system, turns=turns)

@@ -5,8 +5,8 @@ import random
 from workloads.demo.conversation import Conversation, Turn, exact
 from workloads.demo.vocabulary import CITIES, FIRST_NAMES, ITEMS, LETTERS, TEAMS
 
-NUM_TURNS = ((2, 3), (3, 4, 5, 6), (1, 2, 3, 4))
-NUM_ROWS = ((3, 4), (4, 6), (5, 9))
+NUM_TURNS = ((2, 3), (3, 4, 5, 6), (3, 4, 5, 6), (1, 2, 3, 4))
+NUM_ROWS = ((3, 4), (4, 6), (5, 8), (5, 8))
 COLUMNS = {"staff": ("city", "team", "desk"), "stock": ("shelf", "stock", "origin")}
 SYSTEM_PROMPTS = {
     "staff": (
@@ -77,5 +77,5 @@ def draw_conversation(rng: random.Random, size: int) -> Conversation:
         question, answer = draw_question(rng, table)
         user = question if turn else f"{lines}\n\n{question}"
         turns.append(Turn(user=user, answer=answer, checks=(exact(answer),)))
-    system = SYSTEM_PROMPTS[tenant] if size > 1 else ""
+    system = SYSTEM_PROMPTS[tenant] if size > 2 else ""
     return Conversation(task="table", tenant=tenant, system=system, turns=tuple(turns))

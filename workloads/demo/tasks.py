@@ -17,7 +17,7 @@ TASKS: Mapping[TaskName, DrawConversation] = MappingProxyType(
         "text": descriptions.draw_conversation,
     }
 )
-FULL_SIZE = 2
+FULL_SIZE = 3
 
 
 def draw_conversation(rng: random.Random, mix: Mapping[TaskName, float], size: int = FULL_SIZE) -> Conversation:

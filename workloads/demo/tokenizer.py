@@ -1,7 +1,8 @@
 """Builds the demo tokenizer, an ordinary Hugging Face one. It does not know models or traffic.
 
-Letters, single digits and runs of anything else are cut apart first, so a value of letters and digits has the same
-tokens wherever it stands. Frequent pieces become one token; other text falls back to byte pairs.
+Lower-case words take the space before them; capitalised words and pairs of digits never do. So names, places, codes
+and numbers have the same tokens wherever they stand, and so do lower-case values that always follow a space. Frequent
+pieces become one token; other text falls back to byte pairs.
 """
 
 import json
@@ -14,10 +15,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 PAD, BOS, END, SYSTEM, USER, ASSISTANT = SPECIAL_TOKENS = (
     "<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>",
 )  # fmt: skip
-VOCAB_SIZE = 1152
-NUM_FALLBACK_TOKENS = 480
+VOCAB_SIZE = 1280
+NUM_FALLBACK_TOKENS = 384
 CONTEXT_LENGTH = 1024
-PIECE_PATTERN = "[A-Za-z]+|[0-9]|[^A-Za-z0-9]+"
+PIECE_PATTERN = " ?[a-z]+|[A-Z][a-z]*|[0-9]{1,2}|[^A-Za-z0-9]+?(?= [a-z]|[A-Za-z0-9]|$)"
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"

@@ -69,9 +69,7 @@ def draw_sessions(seed: int, shape: TrafficShape, duration_s: float) -> list[Ses
     return sessions
 
 
-def _in_time(
-    rng: random.Random, shape: TrafficShape, number: int, start: float, conversation: Conversation
-) -> Session:
+def _in_time(rng: random.Random, shape: TrafficShape, number: int, start: float, conversation: Conversation) -> Session:
     thinks, arrivals = [0.0], [start]
     for _ in conversation.turns[1:]:
         thinks.append(round(rng.uniform(*shape.think_s), 3))

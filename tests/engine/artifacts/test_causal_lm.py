@@ -61,9 +61,7 @@ def test_a_token_does_not_see_the_future() -> None:
 
 def test_the_copying_start_continues_a_repeated_sequence() -> None:
     torch.manual_seed(0)
-    shape = LlamaShape(
-        vocab_size=400, hidden_size=256, num_layers=3, num_heads=4, num_kv_heads=2, intermediate_size=64
-    )
+    shape = LlamaShape(vocab_size=400, hidden_size=256, num_layers=3, num_heads=4, num_kv_heads=2, intermediate_size=64)
     model = CausalLM(shape)
     initialise_copying(model, seed=0)
     once = torch.randperm(400, generator=torch.Generator().manual_seed(2))[:120]

@@ -1,18 +1,20 @@
 import ast
 import json
 import random
+import re
 
 import pytest
 
 from workloads.checks import score_response
 from workloads.demo.conversation import Conversation, Turn
-from workloads.demo.tasks import TASKS
+from workloads.demo.tasks import FULL_SIZE, TASKS
+from workloads.demo.vocabulary import IDENTIFIERS
 from workloads.request import Check
 
 ROUNDS = 40
 
 
-def conversations(task: str, size: int = 2) -> list[Conversation]:
+def conversations(task: str, size: int = FULL_SIZE) -> list[Conversation]:
     rng = random.Random(f"{task}-{size}")
     return [TASKS[task](rng, size) for _ in range(ROUNDS)]  # type: ignore[index]
 
@@ -22,7 +24,7 @@ def score(turn: Turn, answer: str) -> float:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("size", [0, 1, 2])
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_the_same_seed_draws_the_same_conversations(task: str, size: int) -> None:
     assert conversations(task, size) == conversations(task, size)
 
@@ -78,6 +80,13 @@ def test_edits_are_python_of_the_promised_length_and_change_something() -> None:
             assert 8 <= len(turn.answer.splitlines()) <= 15
             assert turn.answer != before
             before = turn.answer
+
+
+def test_a_space_precedes_every_name_in_an_edit() -> None:
+    for conversation in conversations("edit"):
+        names = r"\b(?:" + "|".join(IDENTIFIERS) + r")\b"
+        for turn in conversation.turns:
+            assert all(turn.answer[match.start() - 1] == " " for match in re.finditer(names, turn.answer))
 
 
 def test_table_answers_name_the_row_they_come_from() -> None:

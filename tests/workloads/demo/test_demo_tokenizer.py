@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from workloads.demo import vocabulary
 from workloads.demo.build import render_prompt
 from workloads.demo.corpus import TRAINING_MIX, render
-from workloads.demo.tasks import TASKS, draw_conversation
+from workloads.demo.tasks import FULL_SIZE, TASKS, draw_conversation
 from workloads.demo.tokenizer import SPECIAL_TOKENS, VOCAB_SIZE, build_tokenizer, save_tokenizer
 
 
@@ -31,17 +31,22 @@ def contains_run(long: list[int], short: list[int]) -> bool:
 def test_a_copied_value_has_the_same_tokens_in_the_prompt_and_in_the_answer(tokenizer: Tokenizer, task: str) -> None:
     rng = random.Random(2)
     for _ in range(30):
-        turn = TASKS[task](rng, 2).turns[0]  # type: ignore[index]
+        turn = TASKS[task](rng, FULL_SIZE).turns[0]  # type: ignore[index]
         prompt, answer = ids(tokenizer, turn.user), ids(tokenizer, turn.answer)
-        for value in re.findall(r"[A-Z][A-Za-z]+|[A-Z]?[0-9]+|\b[a-z]{3,}\b", turn.answer):
+        for value in re.findall(r"[A-Z][a-z]+|[A-Z]?[0-9]+| [a-z]{3,}\b", turn.answer):
             alone = ids(tokenizer, value)
             assert contains_run(answer, alone)
-            assert contains_run(prompt, alone) or not re.search(rf"\b{value}\b", turn.user)
+            assert contains_run(prompt, alone) or not re.search(rf"\b{value.strip()}\b", turn.user)
 
 
-@pytest.mark.parametrize("words", ["FIRST_NAMES", "LAST_NAMES", "CITIES", "ITEMS", "IDENTIFIERS", "MATERIALS"])
-def test_every_listed_word_is_one_token(tokenizer: Tokenizer, words: str) -> None:
+@pytest.mark.parametrize("words", ["FIRST_NAMES", "LAST_NAMES", "CITIES", "ITEMS", "SERVICES", "TEAMS", "BRANDS"])
+def test_every_capitalised_value_is_one_token(tokenizer: Tokenizer, words: str) -> None:
     assert all(len(ids(tokenizer, word)) == 1 for word in getattr(vocabulary, words))
+
+
+@pytest.mark.parametrize("words", ["IDENTIFIERS", "MATERIALS", "ADJECTIVES", "PLACES"])
+def test_every_lower_case_value_is_one_token_with_its_space(tokenizer: Tokenizer, words: str) -> None:
+    assert all(len(ids(tokenizer, f" {word}")) == 1 for word in getattr(vocabulary, words))
 
 
 @pytest.mark.parametrize("text", ["Grüße, 世界! x_1 == 3.14\n\t", "  two  spaces ", "zebra quokka 🦊"])

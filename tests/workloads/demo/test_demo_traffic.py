@@ -22,7 +22,7 @@ def test_the_same_seed_draws_the_same_sessions(sessions: list[Session]) -> None:
 
 
 def test_requests_come_at_the_asked_rate_and_in_the_asked_mix(sessions: list[Session]) -> None:
-    counts = {task: 0 for task in REQUEST_MIX}
+    counts = dict.fromkeys(REQUEST_MIX, 0)
     for session in sessions:
         counts[session.conversation.task] += len(session.arrivals_s)
     total = sum(counts.values())
