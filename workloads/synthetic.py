@@ -36,7 +36,8 @@ class SyntheticPrompts:
         tail = num_tokens - size * len(hashes)
         if tail > 0:
             parts.append(self._run(f"tail/{request.request_id}", tail))
-        return [int(i) for i in np.concatenate(parts)[:num_tokens]] if parts else []
+        ids: list[int] = np.concatenate(parts)[:num_tokens].tolist() if parts else []
+        return ids
 
     def _run(self, key: str, length: int) -> npt.NDArray[np.int64]:
         """PRF(seed, key) as `length` ids: splitmix64 from a hashed start, reduced to the ordinary ids."""

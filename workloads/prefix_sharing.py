@@ -1,0 +1,106 @@
+"""How much of the prompts a prefix cache of infinite size would have held.
+
+Does not know engines or their block managers: only leading runs of blocks seen before count as hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import pyarrow as pa
+
+from workloads.columns import requests_from_table
+from workloads.metadata import PrefixHashing
+from workloads.profile import PrefixSharing
+from workloads.request import Request
+from workloads.tokenizer import TokenCounter, text_of
+
+BLOCK_TOKENS = 16
+BLOCK_CHARACTERS = 64  # about 16 tokens of English
+MAX_BLOCKS = 4_000_000  # looked at: bounds memory
+
+
+class PrefixMeter:
+    """Feed tables in order of arrival; `result` gives the ideal hit ratio of what was seen."""
+
+    def __init__(self, hashing: PrefixHashing | None, tokenizer: TokenCounter | None = None) -> None:
+        self._hashing = hashing
+        self._tokenizer = tokenizer
+        self._seen: set[int] = set()
+        self._total = 0
+        self._hits = 0
+        self._num_requests = 0
+        self._bases: dict[str, int] = {}  # what was hashed and its block size
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._seen) >= MAX_BLOCKS
+
+    def feed(self, table: pa.Table) -> None:
+        """Take the requests of a table until enough blocks have been seen."""
+        for request in requests_from_table(table):
+            if self.is_full:
+                return
+            self._take(request)
+
+    def _take(self, request: Request) -> None:
+        if request.prefix_hashes is not None and self._hashing is not None:
+            self._take_hashes(request, request.prefix_hashes, self._hashing)
+        elif (ids := self._token_ids(request)) is not None:
+            self._take_pieces(ids, BLOCK_TOKENS, "token ids in blocks of 16")
+        elif (text := _text(request)) is not None:
+            self._take_pieces(text, BLOCK_CHARACTERS, "text in chunks of 64 characters, about 16 tokens")
+
+    def _token_ids(self, request: Request) -> Sequence[int] | None:
+        if request.prompt_token_ids is not None:
+            return request.prompt_token_ids
+        if self._tokenizer is None:
+            return None
+        if request.messages is not None:
+            return self._tokenizer.ids(self._tokenizer.chat_text(request.chat_messages()))
+        return self._tokenizer.ids(request.prompt, special=True) if request.prompt is not None else None
+
+    def _take_hashes(self, request: Request, hashes: Sequence[int], hashing: PrefixHashing) -> None:
+        size = hashing.block_size
+        length = request.input_tokens if request.input_tokens is not None else size * len(hashes)
+        scope = request.session_id if hashing.scope == "session" else None
+        blocks = ((value, min(size, length - size * i)) for i, value in enumerate(hashes))
+        self._count(blocks, length, seed=scope)
+        self._bases[f"recorded hashes in blocks of {size}"] = size
+
+    def _take_pieces(self, content: Sequence[int] | str, size: int, basis: str) -> None:
+        """Whole blocks alone can be shared; the rest of the prompt still counts as its length."""
+        whole = range(0, len(content) - size + 1, size)
+        self._count(((_frozen(content[i : i + size]), size) for i in whole), len(content), seed=None)
+        self._bases[basis] = size
+
+    def _count(self, blocks: Iterable[tuple[Hashable, int]], length: int, *, seed: Hashable) -> None:
+        chain, leading = hash(seed), True
+        for block, size in blocks:
+            chain = hash((chain, block))
+            leading = leading and chain in self._seen
+            self._hits += size if leading else 0
+            self._seen.add(chain)
+        self._total += length
+        self._num_requests += 1
+
+    def result(self) -> PrefixSharing | None:
+        """None when no request had hashes, ids or text."""
+        if not self._total:
+            return None
+        return PrefixSharing(
+            ideal_hit_ratio=self._hits / self._total,
+            block_size=next(iter(self._bases.values())),
+            basis=" and ".join(self._bases),
+            num_requests=self._num_requests,
+        )
+
+
+def _frozen(piece: Sequence[int] | str) -> Hashable:
+    return piece if isinstance(piece, str) else tuple(piece)
+
+
+def _text(request: Request) -> str | None:
+    if request.messages is not None:
+        return "".join(f"{m.get('role')}: {text_of(m)}\n" for m in request.chat_messages())
+    return request.prompt
