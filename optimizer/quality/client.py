@@ -155,7 +155,7 @@ async def _gather(
         return reply
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=hang_s, sock_read=hang_s)
-    connector = aiohttp.TCPConnector(limit=CONCURRENCY, force_close=True)
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY, keepalive_timeout=2)  # servers keep idle ones for 5 s
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         tasks = [asyncio.create_task(one(question)) for question in questions]
         try:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -53,6 +53,7 @@ def test_a_mean_is_over_tokens_and_not_over_requests() -> None:
     assert estimate.value == pytest.approx(1 / 40)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 20), st.integers(0, 20))
 def test_the_value_lies_in_its_interval(ties: int, losses: int, gains: int) -> None:
     estimate = kept_share_interval(*outcomes(ties, losses, gains))

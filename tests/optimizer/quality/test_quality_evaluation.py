@@ -1,0 +1,140 @@
+"""Quality classes against a reference, through a fake engine whose damage is known."""
+
+from pathlib import Path
+
+import pytest
+from conftest import UNPINNED, Serve
+from fakes.fake_server import Behaviour
+from traffic_cases import chats, lengths_only
+
+from engine.backend import EngineError, FailureKind
+from engine.config import EngineConfig, Quantization, SpeculativeConfig
+from optimizer.errors import OptimizerError
+from optimizer.quality.evaluate import QualityEvaluator, reference_config
+from workloads.workload import Workload
+
+REFERENCE = EngineConfig(model="none")
+INT8 = EngineConfig(model="none", quantization=Quantization(weights="int8"))
+INT4 = EngineConfig(model="none", quantization=Quantization(weights="int4_g128"))
+
+
+def evaluator(
+    directory: Path, workload: Workload, *, floor: float | None = 0.99, first: int = 20, hang_s: float = 20.0
+) -> QualityEvaluator:
+    return QualityEvaluator(
+        directory=directory,
+        workload=workload,
+        reference_class=REFERENCE.quality_class(),
+        num_requests=first,
+        num_requests_max=2 * first,
+        floor=floor,
+        placement=UNPINNED,
+        hang_s=hang_s,
+    )
+
+
+def test_the_reference_is_one_by_definition_and_its_checks_are_measured(tmp_path: Path, serve: Serve) -> None:
+    score = evaluator(tmp_path, chats(20)).score(serve(Behaviour()), REFERENCE)
+    assert score.is_reference
+    assert (score.quality.value, score.quality.low, score.quality.high) == (1.0, 1.0, 1.0)
+    assert score.checks_score is not None
+    assert score.checks_score.value == 1.0
+    assert set(score.checks_by_task) == {"even", "odd"}
+
+
+def test_a_damaged_candidate_is_scored_on_the_same_requests_and_fails_the_floor(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, chats(40))
+    quality.score(serve(Behaviour()), REFERENCE)
+    score = quality.score(serve(Behaviour(damage=1.0)), INT4)
+    assert score.quality.high < 0.99
+    assert score.num_requests == 20  # one look was enough
+    assert score.top1_agreement is not None
+    assert score.top1_agreement.value < 0.95
+    assert score.kl_nats is not None
+    assert score.kl_nats.value > 0.05
+
+
+def test_an_undamaged_candidate_meets_a_floor_that_so_few_requests_can_show(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, chats(40), floor=0.8)
+    quality.score(serve(Behaviour()), REFERENCE)
+    score = quality.score(serve(Behaviour()), INT8)
+    assert score.quality.value == 1.0
+    assert 0.8 <= score.quality.low < 1.0
+    assert score.kl_nats is not None
+    assert score.kl_nats.value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_undecided_floor_takes_a_second_look_and_then_says_that_more_is_needed(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, chats(40), floor=0.99)
+    quality.score(serve(Behaviour()), REFERENCE)
+    score = quality.score(serve(Behaviour()), INT8)
+    assert score.num_requests == 40
+    assert "more requests are needed" in score.note
+
+
+def test_a_class_is_evaluated_once_and_a_resumed_study_reuses_it(tmp_path: Path, serve: Serve) -> None:
+    first, server = evaluator(tmp_path, chats(40)), serve(Behaviour())
+    first.score(server, REFERENCE)
+    score = first.score(server, INT8)
+    num_asked = len(server.bodies)
+    resumed = evaluator(tmp_path, chats(40))
+    assert resumed.has_reference
+    assert resumed.score(server, INT8) == score
+    assert resumed.score(serve(Behaviour(damage=1.0)), INT4).quality.value < 1
+    assert len(server.bodies) == num_asked
+
+
+def test_speculation_keeps_the_class_of_its_target(tmp_path: Path, serve: Serve) -> None:
+    quality, server = evaluator(tmp_path, chats(40)), serve(Behaviour())
+    speculation = SpeculativeConfig(method="ngram", num_speculative_tokens=4)
+    quality.score(server, REFERENCE)
+    assert quality.score(server, REFERENCE.model_copy(update={"speculative_config": speculation})).is_reference
+
+
+def test_a_candidate_before_the_reference_is_an_error_that_says_what_to_do(tmp_path: Path, serve: Serve) -> None:
+    with pytest.raises(OptimizerError, match="Measure the reference first"):
+        evaluator(tmp_path, chats(10)).score(serve(Behaviour()), INT8)
+
+
+def test_without_checks_quality_is_the_agreement_of_tokens(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, chats(20, checked=False))
+    quality.score(serve(Behaviour()), REFERENCE)
+    score = quality.score(serve(Behaviour(damage=1.0)), INT4)
+    assert score.quality == score.top1_agreement
+    assert score.checks_score is None
+    assert "top-1 agreement" in score.note
+
+
+def test_a_trace_of_lengths_is_judged_on_synthetic_prompts_and_says_so(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, lengths_only(20))
+    quality.score(serve(Behaviour()), REFERENCE)
+    score = quality.score(serve(Behaviour()), INT8)
+    assert "synthetic prompts" in score.note
+    assert score.quality.low >= 0.95
+
+
+def test_a_reference_that_fails_every_check_leaves_the_agreement(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, chats(40))
+    server = serve(Behaviour(damage=3.0))  # as reference: answers nothing right
+    quality.score(server, REFERENCE)
+    score = quality.score(server, INT8)
+    assert "fails every check" in score.note
+    assert score.quality == score.top1_agreement
+
+
+def test_an_engine_that_hangs_is_told_as_a_hang(tmp_path: Path, serve: Serve) -> None:
+    with pytest.raises(EngineError) as caught:
+        evaluator(tmp_path, chats(20), hang_s=0.5).score(serve(Behaviour(hangs_after=5)), REFERENCE)
+    assert caught.value.kind is FailureKind.HANG
+
+
+def test_an_engine_that_dies_is_told_as_dead(tmp_path: Path, serve: Serve) -> None:
+    with pytest.raises(EngineError) as caught:
+        evaluator(tmp_path, chats(20)).score(serve(Behaviour(dies_after=5)), REFERENCE)
+    assert caught.value.kind is FailureKind.DIED
+    assert not evaluator(tmp_path, chats(20)).has_reference
+
+
+def test_the_reference_config_is_the_default_without_quantization_and_speculation() -> None:
+    default = INT4.model_copy(update={"max_num_seqs": 8})
+    assert reference_config(default) == REFERENCE.model_copy(update={"max_num_seqs": 8})
