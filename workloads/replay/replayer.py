@@ -140,6 +140,7 @@ def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
         records=records,
         responses=run.responses,
         duration_s=run.duration_s,
+        zero_monotonic_s=run.zero_s,
         num_unsent=run.num_unsent,
         ended_by=run.end.by,
         stop_reason=run.end.reason,

@@ -40,6 +40,7 @@ class ReplayResult:
     records: tuple[RequestRecord, ...]
     responses: Mapping[str, Response] = field(default_factory=dict)  # by request id; empty unless text was kept
     duration_s: float
+    zero_monotonic_s: float  # time.monotonic() at second 0 of the records, to join them with other series
     num_unsent: int = 0  # never due, or due after the end
     ended_by: Literal["completion", "limit", "stop_rule", "stall"] = "completion"
     stop_reason: str | None = None  # the stop rule's words

@@ -57,7 +57,7 @@ class ReplayRun:
         self._on_record = on_record
         self._flights: dict[asyncio.Task[None], Flight] = {}
         self._intended: dict[int, float] = {}  # scheduled and not launched
-        self._zero_s = 0.0
+        self.zero_s = 0.0  # monotonic
         self.records: list[RequestRecord] = []
         self.responses: dict[str, Response] = {}
         self.num_estimated = 0  # answers whose token times are spread over chunks
@@ -72,7 +72,7 @@ class ReplayRun:
         self._loop = loop
         self._timer = PreciseTimer(loop, self._launch)
         watch = loop.create_task(self._watch())
-        self._zero_s = time.monotonic() + 0.005  # room to arm the timer before the first request is due
+        self.zero_s = time.monotonic() + 0.005  # room to arm the timer before the first request is due
         try:
             self._schedule(self._pacing.first())
             self._check_complete()
@@ -81,7 +81,7 @@ class ReplayRun:
             watch.cancel()
             self._timer.close()
             await self._cut_flights()
-            self.duration_s = time.monotonic() - self._zero_s
+            self.duration_s = time.monotonic() - self.zero_s
         self.records.sort(key=lambda record: record.intended_start_s)
 
     @property
@@ -90,12 +90,12 @@ class ReplayRun:
 
     def _schedule(self, due: Due) -> None:
         self._intended.update((index, when) for when, index in due)
-        self._timer.add_all([(self._zero_s + when, index) for when, index in due])
+        self._timer.add_all([(self.zero_s + when, index) for when, index in due])
 
     def _launch(self, index: int) -> None:
         if self._finished.done():
             return
-        flight = Flight(index, self._zero_s + self._intended.pop(index), keep_text=self._keep_text)
+        flight = Flight(index, self.zero_s + self._intended.pop(index), keep_text=self._keep_text)
         if not self._flights:
             self._client.last_data_s = time.monotonic()
         task = self._loop.create_task(self._client.send(flight, self._prepared[index]))
@@ -153,11 +153,11 @@ class ReplayRun:
         limit_s, stall_s, _ = self._limits
         while True:
             now = time.monotonic()
-            if limit_s is not None and now - self._zero_s >= limit_s:
+            if limit_s is not None and now - self.zero_s >= limit_s:
                 self._finish(_End("limit"))
             if stall_s is not None and self._flights and now - self._client.last_data_s >= stall_s:
                 self._finish(_End("stall", f"no byte from the server for {stall_s:g} s"))
-            rest = 0.25 if limit_s is None else max(0.001, min(0.25, self._zero_s + limit_s - now))
+            rest = 0.25 if limit_s is None else max(0.001, min(0.25, self.zero_s + limit_s - now))
             await asyncio.sleep(rest)
 
     async def _cut_flights(self) -> None:
@@ -175,7 +175,7 @@ class ReplayRun:
 
     def _record(self, flight: Flight, status: RecordStatus) -> RequestRecord:
         request, prepared, answer = self._requests[flight.index], self._prepared[flight.index], flight.answer
-        zero = self._zero_s
+        zero = self.zero_s
         times = tuple([when - zero for when in answer.token_times()])
         return RequestRecord(
             request_id=request.request_id,
