@@ -81,8 +81,8 @@ def print_study(study: StudyResult, paths: Sequence[Path]) -> None:
 
 def draw(table: written.Table) -> Table:
     """A report's table for the terminal."""
-    drawn = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, caption=table.note or None,
-                  caption_justify="left")  # fmt: skip
+    drawn = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.caption, drawn.caption_justify = table.note or None, "left"
     for column in table.columns:
         drawn.add_column(column.name, justify="right" if column.numeric else "left")
     for row in table.rows:

@@ -38,6 +38,9 @@ from workloads.workload import Workload
               help="End after this long; requests in flight are counted as cut.")  # fmt: skip
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
               help="Seconds one request may take.")  # fmt: skip
+@click.option(
+    "--vocab-size", type=click.IntRange(min=2), help="Of the model, to make prompts for a trace without text."
+)
 @click.option("--free-lengths", is_flag=True, help="Let the model end its answers instead of pinning recorded lengths.")
 @click.option("--records", "records_path", type=click.Path(path_type=Path, dir_okay=False),
               help="Write the raw request records here (parquet).")  # fmt: skip
@@ -52,6 +55,7 @@ def command(
     concurrency: int | None,
     limit_s: float | None,
     timeout_s: float,
+    vocab_size: int | None,
     free_lengths: bool,
     records_path: Path | None,
     api_key_env: str | None,
@@ -77,6 +81,7 @@ def command(
             limit_s=limit_s,
             timeout_s=timeout_s,
             api_key=api_key,
+            vocab_size=vocab_size,
             on_record=lambda record: counter.advance(),
         )
         result = replayer.replay(traffic)
