@@ -202,7 +202,8 @@ def _fact(trial: TrialResult, metric: str, pair: Pair | None) -> Fact | None:
         return None
     words = metric_words(metric)
     value = f"${three_digits(estimate.value)}" if words.unit == "USD" else _plain(estimate, words.style, words.unit)
-    return Fact(name=words.name, value=value, detail=_detail(estimate, metric, pair))
+    name = words.name if words.name.startswith("p95") else words.name.capitalize()
+    return Fact(name=name, value=value, detail=_detail(estimate, metric, pair))
 
 
 def _plain(estimate: Estimate, style: str, unit: str) -> str:

@@ -19,7 +19,7 @@ from reports.story import tell
 from reports.whole_file import write_whole
 
 REPORT_HTML = "report.html"
-_WIDE, _NARROW = 920.0, 350.0  # the page shows the one that fits, so that letters keep their size
+_WIDE, _NARROW = 980.0, 350.0  # the page shows the one that fits, so that letters keep their size
 _INTERVAL = re.compile(r"^(.*\S) (\[[^\]]+\])$")
 
 

@@ -49,11 +49,9 @@ def _bar(pair: Pair, estimate: Estimate, who: str, top: float, scale: Scale) -> 
     parts = [element("rect", x=0, y=top, width=max(scale(estimate.value), 1.0), height=_BAR, rx=2, class_=f"bar {who}")]
     if has_interval(estimate):
         low = scale(max(estimate.low, 0.0))
-        parts.append(element("path", d=f"M{low:.1f} {middle:.1f}H{end:.1f}", class_="whisker"))
-        parts += [
-            element("path", d=f"M{x:.1f} {middle - 4:.1f}v8", class_="whisker")  # the ends of the interval
-            for x in (low, end)
-        ]
+        ends = f"M{low:.1f} {middle - 4:.1f}v8M{end:.1f} {middle - 4:.1f}v8"
+        line = f"M{low:.1f} {middle:.1f}H{end:.1f}{ends}"
+        parts += [element("path", d=line, class_=css) for css in ("halo", "whisker")]
     parts.append(text(written, end + 8, middle + 4, class_="value"))
     return titled(f"{who}: {pair.words.name} {written}", *parts)
 

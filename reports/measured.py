@@ -48,16 +48,22 @@ def is_usable(trial: TrialResult) -> bool:
 
 
 def number_cell(trial: TrialResult, metric: str) -> Cell:
-    """The number with its interval, sorted by value."""
+    """The number with its interval but without its unit, which the column's head names; sorted by value."""
     estimate = number_of(trial, metric)
-    return NOTHING if estimate is None else estimate_cell(estimate, metric)
+    if estimate is None:
+        return NOTHING
+    text = with_interval(estimate, style=metric_words(metric).style)
+    return Cell(text=text, sort=estimate.value, title=_samples(estimate))
 
 
 def estimate_cell(estimate: Estimate, metric: str) -> Cell:
     words = metric_words(metric)
     text = money(estimate) if words.unit == "USD" else with_interval(estimate, style=words.style, unit=words.unit)
-    samples = f"from {estimate.num_samples:,} samples" if estimate.num_samples else ""
-    return Cell(text=text, sort=estimate.value, title=samples)
+    return Cell(text=text, sort=estimate.value, title=_samples(estimate))
+
+
+def _samples(estimate: Estimate) -> str:
+    return f"from {estimate.num_samples:,} samples" if estimate.num_samples else ""
 
 
 def money(estimate: Estimate) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from optimizer.results import Provenance, StudyResult, TrialResult
 from reports.comparison import recommended_trial
+from reports.label_placement import Box, Label, place
 from reports.measured import COST, LATENCY, QUALITY, estimate_cell, is_usable, number_of
-from reports.numbers import has_interval, share, three_digits
+from reports.numbers import has_interval
 from reports.svg import Scale, around, element, picture, text, titled
 from reports.words import metric_words
 from workloads.estimate import Estimate
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 18.0, 16.0, 50.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78.0, 18.0, 16.0, 50.0
 _SHADES = ((0.99, "q-high", "quality 0.99 or more"), (0.97, "q-mid", "0.97 to 0.99"), (-1.0, "q-low", "below 0.97"))
 _UNKNOWN = ("q-none", "quality not measured")
 _MANY = 40  # from here on only the front is numbered
@@ -42,12 +43,13 @@ def pareto_picture(study: StudyResult, *, width: float) -> str:
     height = min(440.0, width * 0.86)
     x = Scale(*_range([p.x for p in points]), _LEFT, width - _RIGHT)
     y = Scale(*_range([p.y for p in points]), height - _BOTTOM, _TOP)
+    frame = Box(_LEFT, _TOP, width - _RIGHT, height - _BOTTOM)
     marks = [_mark(point, x, y) for point in sorted(points, key=lambda p: (p.on_front, bool(p.role)))]
     parts = [
         _axes(x, y, metric, width, height),
         _front_line(points, x, y, metric),
         *marks,
-        _labels(points, x, y, width),
+        _labels(points, x, y, frame),
     ]
     return picture(*parts, width=width, height=height, label=_spoken(points, metric), class_="picture pareto")
 
@@ -71,7 +73,7 @@ def axis_words(study: StudyResult) -> str:
     if metric is None:
         return ""
     better = "lower left is better" if metric == COST else "upper left is better"
-    return f"p95 end-to-end latency against {metric_words(metric).name}; {better}"
+    return f"How long answers take (p95 end to end) against {metric_words(metric).name}; {better}"
 
 
 def _vertical(study: StudyResult) -> str | None:
@@ -104,23 +106,26 @@ def _range(estimates: Sequence[Estimate]) -> tuple[float, float]:
 
 
 def _axes(x: Scale, y: Scale, metric: str, width: float, height: float) -> str:
-    parts = []
-    for value in x.ticks(4 if width < 500 else 7):
-        at = x(value)
-        parts.append(element("path", d=f"M{at:.1f} {_TOP:.0f}V{height - _BOTTOM:.0f}", class_="grid"))
-        parts.append(text(three_digits(value), at, height - _BOTTOM + 18, class_="tick", text_anchor="middle"))
-    for value in y.ticks():
-        at = y(value)
-        written = share(value)[:5] if metric == QUALITY else f"${three_digits(value)}"
-        parts.append(element("path", d=f"M{_LEFT:.0f} {at:.1f}H{width - _RIGHT:.0f}", class_="grid"))
-        parts.append(text(written, _LEFT - 8, at + 4, class_="tick", text_anchor="end"))
-    middle = (_LEFT + width - _RIGHT) / 2
-    parts.append(text("p95 end-to-end latency, ms", middle, height - 10, class_="axis", text_anchor="middle"))
-    spot = (_TOP + height - _BOTTOM) / 2
-    name = metric_words(metric).name.replace("cost per million tokens", "USD per million tokens")
-    turned = f"rotate(-90 12 {spot:.1f})"
-    parts.append(text(name, 12, spot, class_="axis", text_anchor="middle", transform=turned))
+    bottom, right = height - _BOTTOM, width - _RIGHT
+    parts = [_x_tick(value, x(value), bottom) for value in x.ticks(4 if width < 500 else 7)]
+    parts += [_y_tick(value, y(value), right, metric) for value in y.ticks(6)]
+    middle = ((_LEFT + right) / 2, (_TOP + bottom) / 2)
+    parts.append(text("p95 end-to-end latency, ms", middle[0], height - 10, class_="axis", text_anchor="middle"))
+    name = "USD per million tokens" if metric == COST else metric_words(metric).name
+    turned = f"rotate(-90 12 {middle[1]:.1f})"
+    parts.append(text(name, 12, middle[1], class_="axis", text_anchor="middle", transform=turned))
     return element("g", *parts)
+
+
+def _x_tick(value: float, at: float, bottom: float) -> str:
+    line = element("path", d=f"M{at:.1f} {_TOP:.0f}V{bottom:.0f}", class_="grid")
+    return line + text(f"{value:,.6g}", at, bottom + 18, class_="tick", text_anchor="middle")
+
+
+def _y_tick(value: float, at: float, right: float, metric: str) -> str:
+    line = element("path", d=f"M{_LEFT:.0f} {at:.1f}H{right:.0f}", class_="grid")
+    written = f"{value:.6g}" if metric == QUALITY else f"${value:.6g}"
+    return line + text(written, _LEFT - 8, at + 4, class_="tick", text_anchor="end")
 
 
 def _front_line(points: list[Point], x: Scale, y: Scale, metric: str) -> str:
@@ -151,7 +156,7 @@ def _mark(point: Point, x: Scale, y: Scale) -> str:
         ["mark", shade(point.trial)[0]] + (["predicted"] if point.trial.provenance is Provenance.PREDICTED else [])
     )
     parts.append(_shape(point.trial, at_x, at_y, css))
-    state = "front" if point.on_front or point.role else "beaten"
+    state = "kept" if point.on_front or point.role else "beaten"
     return titled(_hover(point), *parts, class_=state)
 
 
@@ -174,20 +179,21 @@ def _hover(point: Point) -> str:
     return f"trial {trial.number}{role}, {trial.provenance.value}: {'; '.join([*numbers, *missed])}"
 
 
-def _labels(points: list[Point], x: Scale, y: Scale, width: float) -> str:
-    """Roles in words, other trials by number; words that would leave the picture go to the left of their mark."""
-    parts = []
-    numbered = len(points) <= _MANY
-    for point in points:
-        if not (point.role or point.on_front or numbered):
-            continue
-        content = f"{point.role} · {point.trial.number}" if point.role else str(point.trial.number)
-        at_x, at_y = x(point.x.value), y(point.y.value)
-        is_far = at_x + 16 + 7 * len(content) > width - _RIGHT
-        css = "label role" if point.role else "label"
-        anchor, offset = ("end", -12.0) if is_far else ("start", 12.0)
-        parts.append(text(content, at_x + offset, at_y - 9, class_=css, text_anchor=anchor))
-    return element("g", *parts) if parts else ""
+def _labels(points: list[Point], x: Scale, y: Scale, frame: Box) -> str:
+    """Roles in words, other trials by number; of many trials only the front's."""
+    shown = [point for point in points if point.role or point.on_front or len(points) <= _MANY]
+    shown.sort(key=lambda point: (not point.role, not point.on_front))
+    labels = [Label(_label(point), x(point.x.value), y(point.y.value)) for point in shown]
+    marks = [(x(point.x.value), y(point.y.value)) for point in points]
+    parts = [
+        text(label.text, at.x, at.y, class_="label role" if point.role else "label", text_anchor=at.anchor)
+        for point, label, at in zip(shown, labels, place(labels, marks, frame), strict=True)
+    ]
+    return element("g", *parts)
+
+
+def _label(point: Point) -> str:
+    return f"{point.role} · {point.trial.number}" if point.role else str(point.trial.number)
 
 
 def _spoken(points: list[Point], metric: str) -> str:

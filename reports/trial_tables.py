@@ -11,8 +11,8 @@ from reports.measured import COST, LATENCY, QUALITY, is_usable, number_cell, slo
 from reports.numbers import duration, three_digits
 from reports.table import NOTHING, Cell, Column, Table
 
-_METRICS = (LATENCY, "p95_ttft_ms", "p95_tpot_ms", "output_throughput", QUALITY, COST)
-_HEADS = ("p95 end to end", "p95 first token", "p95 per token", "output rate", "quality", "$ per M tokens")
+_METRICS = (LATENCY, "p95_ttft_ms", "p95_tpot_ms", QUALITY, COST)
+_HEADS = ("p95 end to end, ms", "p95 first token, ms", "p95 per token, ms", "Quality", "$ per M tokens")
 
 
 def label_of(study: StudyResult, trial: TrialResult) -> str:
@@ -27,7 +27,7 @@ def trials_table(study: StudyResult) -> Table:
         Column(name="Outcome"),
         *(Column(name=head, numeric=True) for head in _HEADS),
         Column(name="Front", means="nothing measured is better in quality, latency and cost at once"),
-        Column(name="Proposed by"),
+        Column(name="How", means="measured on an engine or predicted by a simulator, and what proposed it"),
         Column(name="Took", numeric=True),
     )
     rows = tuple(_trial_row(study, trial) for trial in study.trials)
@@ -47,24 +47,28 @@ def _trial_row(study: StudyResult, trial: TrialResult) -> tuple[Cell, ...]:
         outcome_cell(trial),
         *metrics,
         Cell(text="yes" if trial.number in study.front else "", sort=float(trial.number not in study.front)),
-        Cell(text=trial.origin or "–", tone="muted"),
+        _how_cell(trial),
         Cell(text=duration(trial.duration_s), sort=trial.duration_s) if trial.duration_s else NOTHING,
     )
 
 
+def _how_cell(trial: TrialResult) -> Cell:
+    told = [trial.provenance.value] if trial.state is TrialState.COMPLETE else []
+    return Cell(text=", ".join([*told, *([trial.origin] if trial.origin else [])]) or "–", tone="muted")
+
+
 def outcome_cell(trial: TrialResult) -> Cell:
-    """One word or two: measured, predicted, misses a limit, void, failed, refused."""
+    """A few words: done, meets limits, misses a limit, void, failed, refused; the reason is the hover title."""
     if trial.state is not TrialState.COMPLETE:
         kind = trial.failure.value.replace("_", " ") if trial.failure else ""
         text = "refused" if trial.state is TrialState.REFUSED else f"failed: {kind}" if kind else "failed"
         return Cell(text=text, tone="bad", title=trial.reason)
     if trial.reason:
         return Cell(text="void", tone="bad", title=trial.reason)
-    word = trial.provenance.value
     missed = [f"{o.slo}: {slo_value(o)}" for o in trial.slos if o.violation > 0]
     if missed:
-        return Cell(text=f"{word}, misses a limit", tone="bad", title="; ".join(missed))
-    return Cell(text=f"{word}, meets every limit" if trial.slos else word, tone="good" if trial.slos else "")
+        return Cell(text="misses a limit", tone="bad", title="; ".join(missed))
+    return Cell(text="meets limits", tone="good") if trial.slos else Cell(text="done")
 
 
 def gains_table(study: StudyResult) -> Table | None:
