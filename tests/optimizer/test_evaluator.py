@@ -1,0 +1,161 @@
+"""One candidate from config to result, on a fake engine."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import UNPINNED
+from fakes.fake_backend import FakeBackend
+from fakes.fake_server import Behaviour
+from traffic_cases import chats
+
+from engine.backend import FailureKind
+from engine.config import EngineConfig, Quantization, load_engine_config
+from optimizer.cost import recorded_load
+from optimizer.evaluator import Evaluator
+from optimizer.fidelity import Fidelity, choose_window
+from optimizer.objective import parse_objective
+from optimizer.quality.evaluate import QualityEvaluator, reference_config
+from optimizer.results import TrialResult, TrialState
+from optimizer.slo import parse_slos
+from search_spaces.skus import load_skus
+from workloads.records import read_records
+
+DEFAULT = EngineConfig(model="none", max_num_seqs=16)
+INT4 = DEFAULT.model_copy(update={"quantization": Quantization(weights="int4_g128")})
+QUICK = Fidelity(
+    window_s=0.4, warmup_requests=2, quality_requests=20, quality_requests_max=20, probe_s=0.4, verification_s=0.4
+)
+
+pytestmark = pytest.mark.usefixtures("never_late")
+
+MakeEvaluator = Callable[..., Evaluator]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> MakeEvaluator:
+    def make(
+        backend: FakeBackend, *, slos: str = "quality>=0.8", objective: str = "latency", default: EngineConfig = DEFAULT
+    ) -> Evaluator:
+        workload = chats(40)
+        return Evaluator(
+            backend=backend,
+            study_dir=tmp_path,
+            window=choose_window(workload, QUICK.window_s, num_warmup=QUICK.warmup_requests),
+            fidelity=QUICK,
+            load=recorded_load(workload),
+            quality=QualityEvaluator(
+                directory=tmp_path / "quality",
+                workload=workload,
+                reference_class=reference_config(default).quality_class(),
+                num_requests=QUICK.quality_requests,
+                num_requests_max=QUICK.quality_requests_max,
+                floor=0.8,
+                placement=UNPINNED,
+            ),
+            objective=parse_objective(objective),
+            slos=parse_slos(slos),
+            skus=load_skus(),
+            placement=UNPINNED,
+            hang_s=1.0,
+        )
+
+    return make
+
+
+def test_a_candidate_becomes_a_result_with_everything_that_is_known(make: MakeEvaluator, tmp_path: Path) -> None:
+    result = make(FakeBackend()).evaluate(0, DEFAULT, origin="default")
+    assert (result.state, result.failure, result.reason) == (TrialState.COMPLETE, None, "")
+    assert result.quality is not None
+    assert result.quality.is_reference
+    assert result.cost is not None
+    assert result.cost.sku == "local"
+    assert result.objective == pytest.approx(result.metrics["p95_e2el_ms"] / 1000, rel=0.01)
+    assert [outcome.slo for outcome in result.slos] == ["quality>=0.8"]
+    assert result.feasible
+    folder = tmp_path / result.directory
+    assert TrialResult.model_validate_json((folder / "result.json").read_text()) == result
+    assert load_engine_config(folder / "config.yaml") == DEFAULT
+    assert len(read_records(folder / "records.parquet")) == result.metrics["completed"]
+    assert (folder / "engine.log").exists()
+
+
+def test_damage_below_the_floor_is_measured_and_not_feasible(make: MakeEvaluator) -> None:
+    evaluator = make(FakeBackend())
+    evaluator.evaluate(0, DEFAULT, origin="default")
+    result = evaluator.evaluate(1, INT4, origin="probe")
+    assert result.state is TrialState.COMPLETE
+    assert result.slos[0].violation > 0
+    assert not result.feasible
+
+
+def test_what_check_refuses_is_never_launched(make: MakeEvaluator, tmp_path: Path) -> None:
+    backend = FakeBackend(refuses=lambda _: True)
+    result = make(backend).evaluate(3, DEFAULT, origin="probe")
+    assert (result.state, result.failure) == (TrialState.REFUSED, FailureKind.REFUSED)
+    assert result.reason == "too large for this machine"
+    assert backend.launched == []
+    assert (tmp_path / "trials/0003/result.json").exists()
+
+
+def test_a_failed_launch_is_a_result_with_its_kind(make: MakeEvaluator) -> None:
+    result = make(FakeBackend(cannot_launch=lambda _: True)).evaluate(0, DEFAULT, origin="default")
+    assert (result.state, result.failure) == (TrialState.FAILED, FailureKind.OUT_OF_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [(Behaviour(hangs_after=8), FailureKind.HANG), (Behaviour(dies_after=8), FailureKind.DIED)],
+)
+def test_an_engine_that_fails_under_load_is_a_result_with_its_kind(
+    make: MakeEvaluator, behaviour: Behaviour, kind: FailureKind
+) -> None:
+    result = make(FakeBackend(lambda _: behaviour)).evaluate(0, DEFAULT, origin="default")
+    assert (result.state, result.failure) == (TrialState.FAILED, kind)
+    assert result.duration_s > 0
+
+
+def test_a_void_replay_is_told_and_is_not_feasible(make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda _: "the load generator was late")
+    result = make(FakeBackend()).evaluate(0, DEFAULT, origin="default")
+    assert result.state is TrialState.COMPLETE
+    assert result.reason == "the load generator was late"
+    assert not result.feasible
+
+
+def test_a_quantized_default_gets_its_reference_beforehand(make: MakeEvaluator) -> None:
+    backend = FakeBackend()
+    evaluator = make(backend, default=INT4)
+    evaluator.prepare(INT4)
+    assert backend.launched == [DEFAULT]
+    result = evaluator.evaluate(0, INT4, origin="default")
+    assert result.quality is not None
+    assert not result.quality.is_reference
+    assert result.quality.quality.value < 1
+
+
+def test_an_unquantized_default_makes_the_reference_itself(make: MakeEvaluator) -> None:
+    backend = FakeBackend()
+    make(backend).prepare(DEFAULT)
+    assert backend.launched == []
+
+
+def test_a_weighted_objective_is_relative_to_trial_zero(make: MakeEvaluator) -> None:
+    evaluator = make(FakeBackend(), objective="balanced")
+    assert evaluator.evaluate(0, DEFAULT, origin="default").objective == pytest.approx(1.0)
+    other = evaluator.evaluate(1, DEFAULT.model_copy(update={"max_num_seqs": 8}), origin="probe")
+    assert other.objective is not None
+    assert 0.2 < other.objective < 5
+
+
+def test_an_slo_on_what_was_not_measured_is_a_reason(make: MakeEvaluator) -> None:
+    result = make(FakeBackend(), slos="acceptance_length>2").evaluate(0, DEFAULT, origin="default")
+    assert "acceptance_length" in result.reason
+    assert not result.feasible
+
+
+def test_phases_are_told_in_order(make: MakeEvaluator) -> None:
+    phases: list[str] = []
+    make(FakeBackend()).evaluate(0, DEFAULT, origin="default", report=phases.append)
+    first_words = list(dict.fromkeys(phase.split()[0] for phase in phases))
+    assert first_words == ["launching", "warming", "replaying", "quality", "probing"]
