@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from optimizer.results import Provenance, StudyResult, TrialState
 from reports.comparison import recommended_trial
 from reports.measured import is_usable, num_requests
+from reports.numbers import duration
 
 _P99_REQUESTS = 500
 _P95_REQUESTS = 200  # ten requests beyond p95
@@ -33,7 +34,8 @@ def provenance(study: StudyResult) -> str:
     parts += [f"{rest} refused or failed"] if rest else []
     space = f" of {study.space_size:,} possible" if study.space_size else ""
     count = len(study.trials)
-    return f"{count} configuration{'' if count == 1 else 's'}{space}: {', '.join(parts)}."
+    took = f" It took {duration(study.duration_s)}." if study.duration_s else ""
+    return f"{count} configuration{'' if count == 1 else 's'}{space}: {', '.join(parts)}.{took}"
 
 
 def _provenance(study: StudyResult) -> Iterator[str]:

@@ -51,6 +51,11 @@ def recommended_trial(study: StudyResult) -> TrialResult | None:
     return study.trial(study.recommendation.trial) if study.recommendation else None
 
 
+def chosen_word(study: StudyResult) -> str:
+    """What the chosen trial is: recommended, or of those that miss a limit the nearest."""
+    return "recommended" if study.recommendation is None or study.recommendation.feasible else "nearest"
+
+
 def pair_of(found: list[Pair], metric: str) -> Pair | None:
     return next((pair for pair in found if pair.metric == metric), None)
 
@@ -93,15 +98,17 @@ def _search_pairs(default: TrialResult, trial: TrialResult, metrics: list[str] |
 
 
 def comparison_table(study: StudyResult) -> Table:
-    found = pairs(study)
+    found, word = pairs(study), chosen_word(study)
     columns = (
         Column(name="Metric"),
         Column(name="Default", numeric=True),
-        Column(name="Recommended", numeric=True),
+        Column(name=word.capitalize(), numeric=True),
         Column(name="Times better", numeric=True, means="above 1 is better; an interval around 1 proves nothing"),
         Column(name="From"),
     )
-    return Table(title="Recommended against default", columns=columns, rows=tuple(_row(pair) for pair in found))
+    return Table(
+        title=f"{word.capitalize()} against default", columns=columns, rows=tuple(_row(pair) for pair in found)
+    )
 
 
 def _row(pair: Pair) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ Does not know how capacity is measured or where prices come from.
 from __future__ import annotations
 
 from optimizer.results import Cost, StudyResult, TrialResult
-from reports.comparison import recommended_trial
+from reports.comparison import chosen_word, recommended_trial
 from reports.measured import money
 from reports.numbers import three_digits, with_interval
 from reports.table import Cell, Column, Table
@@ -49,7 +49,7 @@ def assumptions(cost: Cost) -> str:
 
 
 def _row(study: StudyResult, trial: TrialResult, cost: Cost) -> tuple[Cell, ...]:
-    name = "default" if trial.number == 0 else f"recommended: {trial.config.label(study.default.config)}"
+    name = "default" if trial.number == 0 else f"{chosen_word(study)}: {trial.config.label(study.default.config)}"
     return (
         Cell(text=name),
         Cell(text=money(cost.usd_per_million_tokens), sort=cost.usd_per_million_tokens.value),

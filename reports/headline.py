@@ -11,7 +11,7 @@ from typing import Literal
 from optimizer.results import Provenance, StudyResult, TrialResult
 from reports.comparison import HELD_OUT, Pair, pair_of, pairs, recommended_trial
 from reports.measured import COST, LATENCY, QUALITY, money, number_of, slo_value
-from reports.numbers import has_interval, share, three_digits, times, with_interval
+from reports.numbers import has_interval, share, three_digits, times, verdict, with_interval
 from reports.words import metric_words
 from workloads.estimate import Estimate
 
@@ -57,6 +57,8 @@ def _status(study: StudyResult) -> Status:
 
 
 def _say_nothing(study: StudyResult) -> tuple[str, str]:
+    if not study.trials:
+        return "No recommendation", "The study ended before anything was measured."
     tried = f"none of the {len(study.trials)} configurations tried" if len(study.trials) != 1 else "the one tried"
     return (
         "No recommendation",
@@ -215,9 +217,7 @@ def _detail(estimate: Estimate, metric: str, pair: Pair | None) -> str:
     if pair is None or metric == QUALITY:
         return _range(estimate, metric)
     default = f"${three_digits(pair.default.value)}" if metric == COST else _ms(pair.default)
-    gain = pair.improvement
-    sure = f" [{three_digits(gain.low)}, {three_digits(gain.high)}]" if gain and has_interval(gain) else ""
-    better = f"{times(gain.value)}{sure} better · " if gain and gain.value >= 1 else ""
+    better = f"{verdict(pair.improvement)} · " if pair.improvement else ""
     where = "" if pair.source == HELD_OUT else " · in the search"
     return f"{better}default {default}{where}"
 

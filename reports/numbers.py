@@ -61,7 +61,7 @@ def times_better(estimate: Estimate) -> str:
 
 def verdict(improvement: Estimate) -> str:
     """`1.94x [1.71, 2.20] better`, or that nothing is proved: an interval that holds 1 decides neither way."""
-    if improvement.low <= 1 <= improvement.high:
+    if has_interval(improvement) and improvement.low <= 1 <= improvement.high:
         return f"no clear difference ({times_better(improvement)})"
     if improvement.value > 1:
         return f"{times_better(improvement)} better"
@@ -71,7 +71,7 @@ def verdict(improvement: Estimate) -> str:
         high=1 / improvement.low if improvement.low > 0 else math.inf,
         num_samples=improvement.num_samples,
     )
-    return f"{times_better(worse)} WORSE"
+    return f"{times_better(worse)} worse"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optimizer.results import Provenance, StudyResult, TrialResult
-from reports.comparison import recommended_trial
+from reports.comparison import chosen_word, recommended_trial
 from reports.label_placement import Box, Label, place
 from reports.measured import COST, LATENCY, QUALITY, estimate_cell, is_usable, number_of
 from reports.numbers import has_interval
@@ -95,7 +95,7 @@ def _role(study: StudyResult, trial: TrialResult) -> str:
     chosen = recommended_trial(study)
     is_chosen = chosen is not None and chosen.number == trial.number
     if is_chosen:
-        word = "recommended" if study.recommendation and study.recommendation.feasible else "nearest"
+        word = chosen_word(study)
         return f"default, {word}" if trial.number == 0 else word
     return "default" if trial.number == 0 else ""
 

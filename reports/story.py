@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from optimizer.results import StudyResult
 from reports.caveats import caveats, provenance
-from reports.comparison import Pair, comparison_table, pairs, recommended_trial
+from reports.comparison import Pair, chosen_word, comparison_table, pairs, recommended_trial
 from reports.config_words import changes
 from reports.cost_table import cost_table
 from reports.headline import Fact, Headline, facts, headline
-from reports.numbers import duration, three_digits
+from reports.numbers import three_digits
 from reports.quality_table import quality_table
 from reports.slo_table import advice_table, slo_table
 from reports.table import Cell, Column, Table
@@ -26,6 +26,7 @@ _SUMMARY_WORDS = {
     "tokens_per_request": "tokens per request, in and out",
     "heldout_requests": "requests held out for the check",
 }
+_CHANGES_TITLES = {"infeasible": "The nearest configuration", "not held": "What the search would have changed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,14 @@ class Story:
     asked: str
     headline: Headline
     facts: list[Fact]
+    chosen: str  # what to call the trial that is compared with the default: "recommended" or "nearest"
     reasons: tuple[str, ...]
     changes: Table | None
     pairs: list[Pair]
     comparison: Table | None
     slos: Table | None
     advice: Table | None
-    trials: Table
+    trials: Table | None
     gains: Table | None
     problems: Table | None
     quality: Table | None
@@ -56,19 +58,20 @@ class Story:
 
 def tell(study: StudyResult) -> Story:
     """The study as a story."""
-    found = pairs(study)
+    found, top = pairs(study), headline(study)
     return Story(
         title=f"{study.workload_name}: which settings serve it best",
         asked=_asked(study),
-        headline=headline(study),
+        headline=top,
         facts=facts(study),
+        chosen=chosen_word(study),
         reasons=study.recommendation.reasons if study.recommendation else (),
-        changes=_changes(study),
+        changes=_changes(study, title=_CHANGES_TITLES.get(top.status, "What to change")),
         pairs=found,
         comparison=comparison_table(study) if found else None,
         slos=slo_table(study),
         advice=advice_table(study),
-        trials=trials_table(study),
+        trials=trials_table(study) if study.trials else None,
         gains=gains_table(study),
         problems=problems_table(study),
         quality=quality_table(study),
@@ -86,7 +89,7 @@ def _asked(study: StudyResult) -> str:
     return f"Asked for: {study.objective}{limits}."
 
 
-def _changes(study: StudyResult) -> Table | None:
+def _changes(study: StudyResult, *, title: str) -> Table | None:
     trial = recommended_trial(study)
     found = changes(trial.config, study.default.config) if trial else []
     if not found:
@@ -94,7 +97,7 @@ def _changes(study: StudyResult) -> Table | None:
     columns = (
         Column(name="Setting"),
         Column(name="Default"),
-        Column(name="Recommended"),
+        Column(name=chosen_word(study).capitalize()),
         Column(name="What it does"),
     )
     rows = tuple(
@@ -106,7 +109,7 @@ def _changes(study: StudyResult) -> Table | None:
         )
         for change in found
     )
-    return Table(title="What to change", columns=columns, rows=rows, note="All other settings stay as they are.")
+    return Table(title=title, columns=columns, rows=rows, note="All other settings stay as they are.")
 
 
 def _workload(study: StudyResult) -> list[tuple[str, str]]:
@@ -123,7 +126,7 @@ def _commands(study: StudyResult) -> list[str]:
     search = (
         f"fopt run WORKLOAD --objective {shlex.quote(study.objective)}{slos} --space {shlex.quote(study.space_name)}"
     )
-    found = [f"{search} --seed {study.seed}  # took {duration(study.duration_s)}"]
+    found = [f"{search} --seed {study.seed}"]
     if study.recommendation:
         found.insert(0, f"fopt serve runs/{study.name}/best.yaml")
         found.append(f"fopt verify runs/{study.name}/best.yaml WORKLOAD")

@@ -6,7 +6,7 @@ Does not know how they are drawn.
 from __future__ import annotations
 
 from optimizer.results import StudyResult, TrialResult, TrialState
-from reports.comparison import recommended_trial
+from reports.comparison import chosen_word, recommended_trial
 from reports.measured import COST, LATENCY, QUALITY, is_usable, number_cell, slo_value
 from reports.numbers import duration, three_digits
 from reports.table import NOTHING, Cell, Column, Table
@@ -42,7 +42,8 @@ def _trial_row(study: StudyResult, trial: TrialResult) -> tuple[Cell, ...]:
     return (
         Cell(text=str(trial.number), sort=trial.number),
         Cell(
-            text=f"{label} (recommended)" if is_chosen and trial.number else label, tone="strong" if is_chosen else ""
+            text=f"{label} ({chosen_word(study)})" if is_chosen and trial.number else label,
+            tone="strong" if is_chosen else "",
         ),
         outcome_cell(trial),
         *metrics,

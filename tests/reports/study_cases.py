@@ -285,7 +285,10 @@ def infeasible() -> StudyResult:
         binding_slos=(slos[0],),
         advice=advice,
     )
-    return study(slos=slos, trials=tightened, recommendation=nearest, verification=verification(holds=False))
+    later = SloOutcome(slo=slos[0], value=0.238, limit=0.1, violation=1.38)
+    checked = verification(holds=False)
+    checked = checked.model_copy(update={"slos": (later, *checked.slos[1:])})
+    return study(slos=slos, trials=tightened, recommendation=nearest, verification=checked)
 
 
 def default_wins() -> StudyResult:
@@ -297,13 +300,15 @@ def default_wins() -> StudyResult:
             "It is the default config: nothing measured beats it beyond the noise.",
         ),
     )
-    return study(recommendation=best, verification=None, trials=trials()[:2], front=(0, 1), slos=())
+    met = tuple(t.model_copy(update={"slos": ()}) for t in trials()[:2])
+    return study(recommendation=best, verification=None, trials=met, front=(0, 1), slos=())
 
 
 def single_trial() -> StudyResult:
     """Stopped by Ctrl-C after the default."""
     best = Recommendation(trial=0, feasible=True, reasons=("Only the default config was measured.",))
-    return study(trials=trials()[:1], front=(0,), recommendation=best, verification=None, interrupted=True, slos=())
+    first = trials()[0].model_copy(update={"slos": ()})
+    return study(trials=(first,), front=(0,), recommendation=best, verification=None, interrupted=True, slos=())
 
 
 def all_failed() -> StudyResult:
@@ -318,6 +323,18 @@ def bare() -> StudyResult:
     best = Recommendation(trial=2, feasible=True, reasons=("Trial 2 has the lowest p95 end-to-end latency.",))
     return study(trials=(*stripped[:3], predicted), front=(2,), recommendation=best, verification=None, slos=(),
                  space_size=None, environment={}, notes=())  # fmt: skip
+
+
+def not_held() -> StudyResult:
+    """What the search found did not hold on later traffic."""
+    level = comparison("p95_e2el_ms", 1602, 1590, low=0.94, high=1.08)
+    checked = verification(holds=False).model_copy(update={"comparisons": (level,)})
+    return study(verification=checked)
+
+
+def empty() -> StudyResult:
+    """Stopped by Ctrl-C before the first trial ended."""
+    return study(trials=(), front=(), recommendation=None, verification=None, interrupted=True, duration_s=4.0)
 
 
 def hostile() -> StudyResult:
@@ -335,4 +352,6 @@ CASES = {
     "all failed": all_failed,
     "bare": bare,
     "hostile": hostile,
+    "not held": not_held,
+    "empty": empty,
 }
