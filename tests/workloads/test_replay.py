@@ -1,5 +1,6 @@
 """The replayer against a mock OpenAI server."""
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,8 +130,8 @@ def test_lengths_beyond_the_servers_context_are_cut_and_counted(server: MockServ
 
 
 def test_a_stalled_server_is_charged_to_every_request_intended_in_the_stall(server: MockServer) -> None:
-    server.behaviour.fault = lambda _: "stall" if len(server.bodies) == 10 else None
-    result = replay(server, workload(*(chat(str(i), 0.01 * i) for i in range(40))))
+    server.behaviour.fault = lambda _: "stall" if len(server.bodies) == 5 else None
+    result = replay(server, workload(*(chat(str(i), 0.01 * i) for i in range(200))))
     begin, end = (moment - result.zero_monotonic_s for moment in server.stalled)
     caught = [r for r in result.records if begin <= r.intended_start_s < end]
     assert len(caught) >= 9  # one is due every 10 ms, and the stall lasts 100
@@ -270,6 +271,12 @@ def test_an_exception_in_a_callback_reaches_the_caller(server: MockServer) -> No
 
     with pytest.raises(RuntimeError, match="callback"):
         replay(server, workload(chat("a", 0.0), chat("b", 5.0)), on_record=fail)
+
+
+def test_ctrl_c_ends_the_replay_at_once(server: MockServer) -> None:
+    what = workload(chat("a", 0.0), chat("b", 60.0))
+    with pytest.raises(KeyboardInterrupt):
+        replay(server, what, on_record=lambda _: signal.raise_signal(signal.SIGINT))
 
 
 def test_warm_up_requests_are_sent_first_and_not_recorded(server: MockServer) -> None:

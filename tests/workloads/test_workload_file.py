@@ -65,7 +65,7 @@ def by_arrival(made: list[Request]) -> list[Request]:
     return sorted(made, key=lambda r: (r.arrival_s is None, r.arrival_s or 0.0))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(made=requests())
 def test_what_is_written_is_read_back_in_order_of_arrival(
     tmp_path_factory: pytest.TempPathFactory, made: list[Request]

@@ -74,8 +74,14 @@ class Replayer:
         Raises:
             WorkloadError: the workload cannot drive the mode. What goes wrong with requests is in their records.
         """
+        results: list[ReplayResult] = []  # not the task's own result: asyncio's signal handling would repr() it
+
+        async def collect() -> None:
+            results.append(await self.replay_async(workload))
+
         with _quiet_collector(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(self.replay_async(workload))
+            runner.run(collect())
+        return results[0]
 
     async def replay_async(self, workload: Workload) -> ReplayResult:
         """As `replay`, in the running loop."""
@@ -152,7 +158,6 @@ def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
 @contextlib.contextmanager
 def _quiet_collector() -> Iterator[None]:
     """Keeps the garbage collector off what exists already, so that full collections during a replay are short."""
-    gc.collect()
     gc.freeze()
     try:
         yield

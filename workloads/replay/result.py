@@ -21,8 +21,8 @@ MAX_LAG_SHARE = 0.05  # of the median TTFT, for the p99 schedule lag
 class Response:
     """What a server answered, kept only when asked for; `token_ids` is empty when the server sends no ids."""
 
-    text: str
-    token_ids: tuple[int, ...] = ()
+    text: str = field(repr=False)  # private
+    token_ids: tuple[int, ...] = field(default=(), repr=False)
 
 
 class StopRule(Protocol):
@@ -37,8 +37,10 @@ class StopRule(Protocol):
 class ReplayResult:
     """Records in order of intended start, and how the replay went."""
 
-    records: tuple[RequestRecord, ...]
-    responses: Mapping[str, Response] = field(default_factory=dict)  # by request id; empty unless text was kept
+    records: tuple[RequestRecord, ...] = field(repr=False)
+    responses: Mapping[str, Response] = field(
+        default_factory=dict, repr=False
+    )  # by request id; empty unless text was kept
     duration_s: float
     zero_monotonic_s: float  # time.monotonic() at second 0 of the records, to join them with other series
     num_unsent: int = 0  # never due, or due after the end
