@@ -5,6 +5,7 @@ Does not know how the child was launched, nor which engine it is.
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ from engine.statistics import parse_statistics
 
 _HEALTH_TIMEOUT_S = 1.0
 _CALL_TIMEOUT_S = 30.0
+_CALL_ERRORS = (OSError, http.client.HTTPException)
 
 
 class ProcessServer:
@@ -41,7 +43,7 @@ class ProcessServer:
         """Whether /health answers 200 within a second."""
         try:
             self._call("GET", "/health", timeout_s=_HEALTH_TIMEOUT_S)
-        except OSError:
+        except _CALL_ERRORS:
             return False
         return True
 
@@ -58,7 +60,7 @@ class ProcessServer:
     def _call_alive(self, method: str, path: str) -> str:
         try:
             return self._call(method, path, timeout_s=_CALL_TIMEOUT_S)
-        except OSError as error:
+        except _CALL_ERRORS as error:
             self.check_alive()
             kind = FailureKind.HANG if isinstance(error, TimeoutError) else FailureKind.DIED
             raise EngineError(
@@ -74,7 +76,7 @@ class ProcessServer:
             return content.decode()
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"{error.code} {error.read(500).decode(errors='replace')}"
     return str(error)

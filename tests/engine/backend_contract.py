@@ -46,8 +46,13 @@ class BackendContract:
     def server(
         cls, backend: Backend, config: EngineConfig, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Server]:
+        before = descendants()
         with backend.launch(config, log_path=tmp_path_factory.mktemp("engine") / "engine.log") as server:
+            assert descendants() > before
             yield server
+        assert descendants() == before, "nothing runs after the end"
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(server.base_url + "/health", timeout=5)
 
     def test_nothing_speaks_against_a_good_config(self, backend: Backend, config: EngineConfig) -> None:
         assert backend.check(config) == []
@@ -115,15 +120,6 @@ class BackendContract:
         assert hits[1] > 0
         assert hits[2] == 0
 
-    def test_nothing_runs_after_the_end(self, backend: Backend, config: EngineConfig, tmp_path: Path) -> None:
-        before = descendants()
-        with backend.launch(config, log_path=tmp_path / "engine.log") as server:
-            assert descendants() > before
-            port = int(server.base_url.rpartition(":")[2])
-        assert descendants() == before
-        with pytest.raises(OSError, match="refused"):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-
     def test_a_killed_engine_is_noticed_as_died(self, backend: Backend, config: EngineConfig, tmp_path: Path) -> None:
         before = descendants()
         with backend.launch(config, log_path=tmp_path / "engine.log") as server:
@@ -136,7 +132,7 @@ class BackendContract:
 
 
 def _until_noticed(server: Server) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         server.check_alive()
         time.sleep(0.02)

@@ -10,13 +10,13 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from backend_contract import BackendContract, post
+from backend_contract import BackendContract, post, stream
 from test_process import wait_gone
 from tiny_checkpoint import write_tiny_checkpoint
 
 from engine.backend import Backend, EngineError, FailureKind
 from engine.bundled_backend import BundledBackend
-from engine.config import EngineConfig
+from engine.config import EngineConfig, SpeculativeConfig
 from engine.process_server import ProcessServer
 from engine.registry import BACKENDS
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def backend() -> Backend:
-    return BundledBackend(launch_timeout_s=60)
+    return BundledBackend(launch_timeout_s=120)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,24 @@ class TestBundledBackend(BackendContract):
         body = {"prompt": [5, 6], "max_tokens": 16, "seed": 3, "ignore_eos": True, "return_token_ids": True}
         first, second = (post(server, "/v1/completions", body)["choices"][0]["token_ids"] for _ in range(2))
         assert first == second
+
+
+def test_a_speculating_engine_sends_many_tokens_in_an_event_and_counts_them(
+    tiny_model: Path, config: EngineConfig, backend: Backend, tmp_path: Path
+) -> None:
+    """The model drafts for itself, so that nearly every draft is accepted."""
+    speculation = SpeculativeConfig(method="draft_model", num_speculative_tokens=3, model=str(tiny_model))
+    speculating = config.model_copy(update={"speculative_config": speculation})
+    assert backend.check(speculating) == []
+    body = {"prompt": [5, 6, 7], "max_tokens": 24, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    with backend.launch(speculating, log_path=tmp_path / "engine.log") as server:
+        lengths = [len(event["choices"][0]["token_ids"]) for event in stream(server, "/v1/completions", body)]
+        statistics = server.statistics()
+    assert sum(lengths) == 24
+    assert max(lengths) == 4
+    assert statistics.acceptance_length is not None
+    assert statistics.acceptance_length > 2
+    assert len(statistics.accepted_tokens_per_position) == 3
 
 
 def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]]:
@@ -141,9 +159,9 @@ def test_a_port_in_use_is_said_before_launching(tiny_model: Path, tmp_path: Path
 
 def test_a_failed_start_keeps_the_engines_own_reason(tmp_path: Path) -> None:
     folder = write_tiny_checkpoint(tmp_path / "broken")
-    (folder / "model.safetensors").write_bytes(b"not a tensor")
+    (folder / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
     launch = BundledBackend().launch(EngineConfig(model=str(folder)), log_path=tmp_path / "engine.log")
-    with pytest.raises(EngineError, match="not a readable safetensors file") as caught, launch:
+    with pytest.raises(EngineError, match="architecture GPT2LMHeadModel is not supported") as caught, launch:
         pass
     assert caught.value.kind is FailureKind.BAD_CHECKPOINT
     assert "fopt: error: " in (tmp_path / "engine.log").read_text()
@@ -157,7 +175,7 @@ def test_an_engine_with_a_key_and_cpus_answers_its_own_backend(tiny_model: Path,
         assert server.statistics().prompt_tokens == 0
         assert "secret" not in " ".join(psutil.Process(server.pid).cmdline())
         os.kill(server.pid, signal.SIGTERM)
-        assert server._child.process.wait(10) == 0
+        assert server._child.process.wait(60) == 0
 
 
 def test_no_engine_outlives_a_killed_parent(tiny_model: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _weights(vocab_size: int, num_layers: int, seed: int) -> dict[str, np.ndarra
         return (generator.standard_normal((rows, columns)) * scale / columns**0.5).astype(np.float32)
 
     query, key_value = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    weights = {"model.embed_tokens.weight": matrix(vocab_size, HIDDEN, 8.0), "model.norm.weight": _ones()}
+    weights = {"model.embed_tokens.weight": matrix(vocab_size, HIDDEN, 0.5), "model.norm.weight": _ones()}
     for layer in range(num_layers):
         own = f"model.layers.{layer}"
         weights |= {

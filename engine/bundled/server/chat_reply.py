@@ -32,15 +32,15 @@ class ChatReply(Reply):
         logprobs = "null"
         if self._wants_logprobs:
             logprobs = json.dumps(chat_logprobs(delta.logprobs or (), self.texts))
-        members = f', "delta": {{"content": {quote(delta.text)}}}, "logprobs": {logprobs}{ending(choice)}'
+        members = f',"delta":{{"content":{quote(delta.text)}}},"logprobs":{logprobs}{ending(choice)}'
         if self.job.return_token_ids:
-            members += f', "token_ids": {delta.token_ids}'
+            members += f',"token_ids":{delta.token_ids}'
         content = self.event(choice, members, choices)
         return self._opening(choice, choices) + content if delta.is_first else content
 
     def _opening(self, choice: Choice, choices: Sequence[Choice]) -> str:
-        members = ', "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null'
-        prompt = f', "prompt_token_ids": {choice.prompt}' if self.job.return_token_ids else ""
+        members = ',"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
+        prompt = f',"prompt_token_ids":{choice.prompt}' if self.job.return_token_ids else ""
         return self.event(choice, members, choices, top_level=prompt)
 
     def choice_object(self, choice: Choice) -> dict[str, Any]:

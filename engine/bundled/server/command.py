@@ -19,6 +19,7 @@ from pathlib import Path
 
 import uvloop
 
+from engine.bundled.model_config import load_model_config
 from engine.bundled.server.app import make_app
 from engine.bundled.server.engine_thread import EngineThread
 from engine.bundled.server.errors import ShuttingDownError
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = load_engine_config(options.config)
+        load_model_config(Path(config.model))
         with _listener(options.host, options.port) as listener:
             return uvloop.run(_serve(config, listener, options))
     except Exception as error:

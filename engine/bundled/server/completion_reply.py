@@ -39,10 +39,10 @@ class CompletionReply(Reply):
     def events(self, choice: Choice, delta: Delta, choices: Sequence[Choice]) -> str:
         text = self._echoed(choice) + delta.text if delta.is_first else delta.text
         logprobs = json.dumps(self._delta_logprobs(choice, delta)) if self._wants_logprobs else "null"
-        members = f', "text": {quote(text)}, "logprobs": {logprobs}{ending(choice)}'
+        members = f',"text":{quote(text)},"logprobs":{logprobs}{ending(choice)}'
         if self.job.return_token_ids:
-            prompt = f', "prompt_token_ids": {choice.prompt}' if delta.is_first else ""
-            members += f'{prompt}, "token_ids": {delta.token_ids}'
+            prompt = f',"prompt_token_ids":{choice.prompt}' if delta.is_first else ""
+            members += f'{prompt},"token_ids":{delta.token_ids}'
         return self.event(choice, members, choices)
 
     def choice_object(self, choice: Choice) -> dict[str, Any]:

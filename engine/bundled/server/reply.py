@@ -28,7 +28,7 @@ class Reply(ABC):
     def __init__(self, job: GenerationJob, texts: TokenTexts) -> None:
         self.job = job
         self.texts = texts
-        self._chunk_head = json.dumps(self._head(self.chunk_object))[:-1]
+        self._chunk_head = json.dumps(self._head(self.chunk_object), separators=(",", ":"))[:-1]
 
     def _head(self, kind: str) -> dict[str, Any]:
         job = self.job
@@ -52,21 +52,21 @@ class Reply(ABC):
         if not self.job.include_usage:
             return DONE
         counts = json.dumps(usage(self.job, choices))
-        return f'data: {self._chunk_head}, "choices": [], "usage": {counts}}}\n\n{DONE}'
+        return f'data: {self._chunk_head},"choices":[],"usage":{counts}}}\n\n{DONE}'
 
     def event(self, choice: Choice, members: str, choices: Sequence[Choice], *, top_level: str = "") -> str:
         """One event with one choice; `members` and `top_level` are JSON members with a leading comma."""
         use = self._usage_member(choices) if self.job.include_usage else ""
-        return f'data: {self._chunk_head}, "choices": [{{"index": {choice.index}{members}}}]{use}{top_level}}}\n\n'
+        return f'data: {self._chunk_head},"choices":[{{"index":{choice.index}{members}}}]{use}{top_level}}}\n\n'
 
     def _usage_member(self, choices: Sequence[Choice]) -> str:
         if not self.job.continuous_usage:
-            return ', "usage": null'
-        return f', "usage": {json.dumps(usage(self.job, choices))}'
+            return ',"usage":null'
+        return f',"usage":{json.dumps(usage(self.job, choices))}'
 
 
 def ending(choice: Choice) -> str:
     """The members that say whether and why a choice ended."""
     if choice.finish_reason is None:
-        return ', "finish_reason": null'
-    return f', "finish_reason": "{choice.finish_reason}", "stop_reason": {json.dumps(choice.stop_reason)}'
+        return ',"finish_reason":null'
+    return f',"finish_reason":"{choice.finish_reason}","stop_reason":{json.dumps(choice.stop_reason)}'

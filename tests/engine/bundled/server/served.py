@@ -34,7 +34,7 @@ class Client:
 
     def _send(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, _decode(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -43,7 +43,7 @@ class Client:
     def stream(self, path: str, body: dict[str, Any]) -> list[Any]:
         """All events, the end mark as the string it is."""
         data = json.dumps({**body, "stream": True}).encode()
-        with urllib.request.urlopen(urllib.request.Request(self.base_url + path, data=data), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(self.base_url + path, data=data), timeout=60) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             lines = [line for line in answer.read().decode().split("\n\n") if line]
         assert all(line.startswith("data: ") for line in lines)
@@ -51,7 +51,7 @@ class Client:
 
     def open_stream(self, path: str, body: dict[str, Any]) -> http.client.HTTPConnection:
         """A stream whose answer has begun; close the connection to walk away."""
-        connection = http.client.HTTPConnection(self.base_url.removeprefix("http://"), timeout=30)
+        connection = http.client.HTTPConnection(self.base_url.removeprefix("http://"), timeout=60)
         connection.request("POST", path, json.dumps({**body, "stream": True}))
         return connection
 
@@ -84,15 +84,15 @@ def served(engine: Any, *, api_key: str | None = None) -> Iterator[Client]:
         begun.append((server, thread))
         ready.set()
         await server.serve([listener])
-        thread.stop(5)
+        thread.stop(30)
 
     runner = threading.Thread(target=asyncio.run, args=(run(),))
     port = listener.getsockname()[1]
     runner.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     server, thread = begun[0]
     try:
         yield Client(f"http://127.0.0.1:{port}", engine, thread)
     finally:
         server.stop()
-        runner.join(10)
+        runner.join(60)

@@ -13,7 +13,7 @@ ENDLESS = {"prompt": "say", "max_tokens": 90, "ignore_eos": True}
 
 
 def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
