@@ -44,6 +44,9 @@ class Objective:
     text: str
     terms: tuple[Term, ...]
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Flat names of the replay's metrics it needs with intervals, e.g. `p95_e2el_ms`."""

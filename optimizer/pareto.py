@@ -29,17 +29,25 @@ class Interval(NamedTuple):
 
 
 def intervals(trial: TrialResult) -> tuple[Interval, ...] | None:
-    """Loss on every axis (1 - quality, seconds, dollars); None unless the trial is measured on all of them."""
+    """Loss on every axis (1 - quality, seconds, dollars); None unless the trial is measured on all of them.
+
+    Where quality cannot be evaluated (a workload of lengths alone) no trial has a score, and all lose nothing.
+    """
     if trial.state is not TrialState.COMPLETE or trial.reason:
         return None
     try:
-        estimates = [(axis.higher_is_better, axis.read_trial(trial)) for axis in AXES]
+        return tuple(_interval(axis, trial) for axis in AXES)
     except OptimizerError:
         return None
-    return tuple(
-        Interval(1 - e.high, 1 - e.value, 1 - e.low) if turned else Interval(e.low, e.value, e.high)
-        for turned, e in estimates
-    )
+
+
+def _interval(axis: Measure, trial: TrialResult) -> Interval:
+    if axis.source == "quality" and trial.quality is None:
+        return Interval(0.0, 0.0, 0.0)
+    found = axis.read_trial(trial)
+    if axis.higher_is_better:
+        return Interval(1 - found.high, 1 - found.value, 1 - found.low)
+    return Interval(found.low, found.value, found.high)
 
 
 def losses(trial: TrialResult) -> tuple[float, ...] | None:

@@ -44,13 +44,29 @@ class CandidatePool:
         return self._listed[0]
 
     @property
+    def configs(self) -> tuple[EngineConfig, ...]:
+        return self._listed[1]
+
+    @cached_property
     def quality_classes(self) -> tuple[str, ...]:
         """Of each candidate, by `EngineConfig.quality_class`."""
-        return self._listed[1]
+        return tuple(config.quality_class() for config in self.configs)
 
     @cached_property
     def index(self) -> dict[Key, int]:
         return {assignment_key(assignment): i for i, assignment in enumerate(self.assignments)}
+
+    def accepts(self, assignment: Assignment) -> bool:
+        """Whether it means a valid config; of a space too large to list the pool holds only some."""
+        if assignment_key(assignment) in self.index:
+            return True
+        if self.space.size() <= self._max_size:
+            return False
+        try:
+            self.config(assignment)
+        except ConfigError:
+            return False
+        return True
 
     def config(self, assignment: Assignment) -> EngineConfig:
         """Raises ConfigError when the assignment's fields do not make a config together."""
@@ -78,8 +94,8 @@ class CandidatePool:
         return assignment
 
     @cached_property
-    def _listed(self) -> tuple[tuple[dict[str, Value], ...], tuple[str, ...]]:
-        assignments, classes, seen = [], [], set()
+    def _listed(self) -> tuple[tuple[dict[str, Value], ...], tuple[EngineConfig, ...]]:
+        assignments, configs, seen = [], [], set()
         for assignment in self._candidates():
             try:
                 config = self.config(assignment)
@@ -89,8 +105,8 @@ class CandidatePool:
             if fingerprint not in seen:
                 seen.add(fingerprint)
                 assignments.append(assignment)
-                classes.append(config.quality_class())
-        return tuple(assignments), tuple(classes)
+                configs.append(config)
+        return tuple(assignments), tuple(configs)
 
     def _candidates(self) -> Iterator[dict[str, Value]]:
         yield self.space.default_assignment

@@ -15,12 +15,14 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from optimizer.errors import OptimizerError
+from optimizer.measure import Measure
 from optimizer.results import TrialState
 from optimizer.suggest.acquisition import LogNormal, expected_hypervolume_improvement, expected_improvement
+from optimizer.suggest.beliefs import expected_effects
 from optimizer.suggest.failure_risk import failure_risk
 from optimizer.suggest.gaussian_process import GaussianProcess, Prior
 from optimizer.suggest.kernels import Floats, similarities, similarity_tables
-from optimizer.suggest.lessons import SMALLEST_LOSS, Lessons, learn
+from optimizer.suggest.lessons import SMALLEST_LOSS, Lessons, learn, load_slos
 from optimizer.suggest.pool import assignment_key, indices_of
 from optimizer.suggest.probes import probes
 from optimizer.suggest.quality_prediction import QualityModel
@@ -98,20 +100,44 @@ class SurrogateSuggester:
         lessons = learn(history, self._problem)
         if lessons is None:
             return runs, "surrogate: what may run"
-        predictor = _Predictor(lessons, self._tables, self._pool.codes, left)
+        predictor = _Predictor(lessons.at, self._tables, self._pool.codes, left)
         quality = self._quality.predict(history)
-        chance = runs * quality.feasible[left] * predictor.meets_limits()
+        chance = runs * quality.feasible[left] * self._meets_limits(predictor, lessons)
         if pursue_objective:
-            gain = chance * expected_improvement(predictor.predict(lessons.objective), lessons.best_objective)
+            objective = predictor.predict(np.log(lessons.objective), self._belief_of_objective)
+            gain = chance * expected_improvement(objective, lessons.best_objective)
             if gain.max() > WORTHWHILE:
                 return gain, "surrogate: objective"
-        axes = (
-            LogNormal(quality.loss.mean[left], quality.loss.deviation[left]),
-            predictor.predict(lessons.losses[:, 1]),
-            predictor.predict(lessons.losses[:, 2]),
+        latency, cost = (
+            predictor.predict(np.log(lessons.losses[:, i + 1]), belief) for i, belief in enumerate(self._beliefs.T)
         )
+        axes = (LogNormal(quality.loss.mean[left], quality.loss.deviation[left]), latency, cost)
         front = lessons.losses[lessons.feasible]
         return chance * expected_hypervolume_improvement(axes, front, self._reference), "surrogate: front"
+
+    @cached_property
+    def _beliefs(self) -> Floats:
+        """(candidates, 2): what is believed of log(latency) and log(cost), relative to the default's."""
+        return expected_effects(self._pool.configs, self._pool.configs[0])
+
+    @cached_property
+    def _belief_of_objective(self) -> Floats:
+        terms = self._problem.objective.terms
+        return np.asarray(sum(term.weight * self._belief_of(term.measure) for term in terms))
+
+    def _belief_of(self, measure: Measure) -> Floats:
+        """More of what is better when more moves as the cost does, downwards."""
+        if measure.is_latency:
+            return self._beliefs[:, 0]
+        return self._beliefs[:, 1] if measure.source == "cost" else np.zeros(len(self._pool))
+
+    def _meets_limits(self, predictor: _Predictor, lessons: Lessons) -> Floats:
+        """Probability that every SLO on latency, cost and load is met."""
+        chance = np.array(1.0)
+        for slo, logs in zip(load_slos(self._problem.slos), lessons.limits.T, strict=True):
+            log = predictor.predict(logs, self._belief_of(slo.measure))
+            chance = chance * ndtr(-log.mean / log.deviation)
+        return chance
 
     @property
     def _reference(self) -> Floats:
@@ -129,24 +155,19 @@ class SurrogateSuggester:
 class _Predictor:
     """Processes over the candidates left, all conditioned on the same trials."""
 
-    def __init__(self, lessons: Lessons, tables: list[Floats], codes: Indices, left: Indices) -> None:
-        seen = codes[lessons.at]
-        self._lessons = lessons
-        self._observed = similarities(tables, seen, seen)
-        self._cross = similarities(tables, codes[left], seen)
+    def __init__(self, at: Indices, tables: list[Floats], codes: Indices, left: Indices) -> None:
+        self._at, self._left = at, left
+        self._observed = similarities(tables, codes[at], codes[at])
+        self._cross = similarities(tables, codes[left], codes[at])
         self._own = np.ones(self._cross.shape[:2])  # every similarity of a candidate to itself is 1
 
-    def predict(self, values: Floats) -> LogNormal:
-        """Of positive values, one per trial."""
-        return self._predict_logs(np.log(values))
+    def predict(self, logs: Floats, belief: Floats) -> LogNormal:
+        """Of one logarithm per trial, as deviations from what was believed of every candidate of the pool."""
+        process = GaussianProcess.fit(self._observed, soften(logs) - belief[self._at], PRIOR)
+        mean, deviation = process.predict(self._cross, self._own)
+        return LogNormal(mean + belief[self._left], deviation)
 
-    def meets_limits(self) -> Floats:
-        """Probability that every SLO on latency, cost and load is met."""
-        chance = np.ones(self._cross.shape[1])
-        for limit in self._lessons.limits.T:
-            log = self._predict_logs(limit)
-            chance *= ndtr(-log.mean / log.deviation)
-        return chance
 
-    def _predict_logs(self, logs: Floats) -> LogNormal:
-        return LogNormal(*GaussianProcess.fit(self._observed, logs, PRIOR).predict(self._cross, self._own))
+def soften(logs: Floats) -> Floats:
+    """Logarithms above 0 pressed together: how much worse than the default something is hardly matters."""
+    return np.where(logs > 0, np.log1p(np.maximum(logs, 0)), logs)

@@ -41,7 +41,7 @@ class TpeSuggester:
         tried = {assignment_key(a) for a in (*(o.assignment for o in history), *pending)}
         for _ in range(MAX_DRAWS):
             assignment = self._draw(study.ask())
-            if assignment_key(assignment) not in tried and assignment_key(assignment) in self._problem.pool.index:
+            if assignment_key(assignment) not in tried and self._problem.pool.accepts(assignment):
                 return Proposal(assignment, "tpe")
         return self._random.suggest(history, pending)
 

@@ -74,7 +74,7 @@ def search(strategy: str, pool: CandidatePool, table: Table, machine: SyntheticM
         seconds = time.perf_counter() - start
         assert proposal is not None
         config = pool.config(proposal.assignment)
-        trial = machine.measure(len(history), config, problem.objective, problem.slos)
+        trial = machine.measure(len(history), config, problem.slos)
         history.append(Observation(proposal.assignment, trial))
         tried.append(pool.index[assignment_key(proposal.assignment)])
         curve.append((table.share(tried), table.regret(tried), seconds))

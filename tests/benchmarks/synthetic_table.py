@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.config import EngineConfig
-from optimizer.objective import Objective
 from optimizer.results import Cost, QualityScore, TrialResult, TrialState
 from optimizer.slo import Slo, evaluate_trial
 from workloads.estimate import Estimate
@@ -53,15 +52,16 @@ class SyntheticMachine:
 
     def truth(self, config: EngineConfig) -> Truth:
         capacity = self._capacity(config)
-        busy = min(self._rate / capacity, 0.999)
-        wait = busy**3 / (1 - busy)
-        concurrent = min(config.max_num_seqs, 1 + busy * config.max_num_seqs / 2)
+        busy = self._rate / capacity
+        slots = config.max_num_seqs
+        wait = min(busy, 1.0) ** math.sqrt(2 * (slots + 1)) / (slots * max(1 - busy, 0.03))  # M/M/c, Sakasegawa
+        overload = 30 * max(0.0, busy - 0.97)  # the backlog of a window that the engine cannot follow
+        concurrent = 1 + min(busy, 1.0) ** 2 * (slots - 1)
         service = self._prefill(config) + self._token_ms(config, concurrent) * OUTPUT_TOKENS
-        queue = 1 + 4 * max(0.0, busy - 0.4) * (8 / config.max_num_seqs)
         loss = self._losses[config.quantization.weights] + (self._float32_loss if config.dtype == "float32" else 0.0)
-        return Truth(p95_s=service * (1.4 + wait) * queue / 1000, usd=1.0 / capacity, loss=loss)
+        return Truth(p95_s=service * (1.3 + 3 * wait + overload) / 1000, usd=1.0 / capacity, loss=loss)
 
-    def measure(self, number: int, config: EngineConfig, objective: Objective, slos: tuple[Slo, ...]) -> TrialResult:
+    def measure(self, number: int, config: EngineConfig, slos: tuple[Slo, ...]) -> TrialResult:
         """With 3% noise in latency and 2% in cost, always the same for one config."""
         truth = self.truth(config)
         rng = np.random.default_rng([self._seed, int(config.fingerprint(), 16)])
