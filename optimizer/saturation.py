@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.backend import EngineError, FailureKind
 from optimizer.client import Client
 from workloads.estimate import Estimate
 from workloads.record_arrays import Floats
@@ -17,6 +18,8 @@ from workloads.records import RequestRecord
 from workloads.workload import Workload
 
 NUM_BATCHES = 8
+MIN_BATCHES = 3  # with tokens in them
+MAX_DOUBLINGS = 3
 RAMP_SHARE = 0.2  # of the probe, left out at its start
 T_QUANTILE = 2.365  # Student's t with 7 degrees of freedom, 97.5%
 
@@ -31,12 +34,20 @@ class Span(NamedTuple):
 def saturate(client: Client, workload: Workload, *, concurrency: int, probe_s: float) -> Estimate:
     """Input plus output tokens per second with `concurrency` requests in flight, by batch means.
 
+    An engine that shows too few tokens in the probe is given twice the time, at most `MAX_DOUBLINGS` times.
+
     Raises:
-        EngineError: the engine died or hung.
+        EngineError: the engine died or hung, or is too slow to be probed.
     """
-    result = client.send(workload, mode="concurrency", concurrency=concurrency, limit_s=probe_s)
-    span = steady_span(result.records, cut=result.ended_by == "limit", end_s=min(probe_s, result.duration_s))
-    return token_rate(result.records, span)
+    for _ in range(1 + MAX_DOUBLINGS):
+        result = client.send(workload, mode="concurrency", concurrency=concurrency, limit_s=probe_s)
+        span = steady_span(result.records, cut=result.ended_by == "limit", end_s=min(probe_s, result.duration_s))
+        rate = token_rate(result.records, span)
+        if rate is not None:
+            return rate
+        probe_s *= 2
+    what = f"the engine gave hardly a token in {probe_s / 2:g} s at full load: too slow to measure its capacity"
+    raise EngineError(what, kind=FailureKind.TIMEOUT, log_path=client.server.log_path)
 
 
 def steady_span(records: Sequence[RequestRecord], *, cut: bool, end_s: float) -> Span:
@@ -50,19 +61,22 @@ def steady_span(records: Sequence[RequestRecord], *, cut: bool, end_s: float) ->
     return Span(start, end) if end - start >= 0.3 * (end_s - first) else Span(first, end_s)
 
 
-def token_rate(records: Sequence[RequestRecord], span: Span) -> Estimate:
+def token_rate(records: Sequence[RequestRecord], span: Span) -> Estimate | None:
     """Tokens per second inside the span: outputs when they came, inputs when their first token came.
 
-    Batch means: the span is cut into `NUM_BATCHES` equal parts whose rates give a Student-t interval.
+    Batch means: the span is cut into `NUM_BATCHES` equal parts; the interval is Student's t on the mean of their
+    rates, taken to the logarithm (value x exp(± t s / (mean √n))) so that it stays positive. None when fewer
+    than `MIN_BATCHES` of them saw a token.
     """
     times, amounts = _token_events(records)
     edges = np.linspace(*span, NUM_BATCHES + 1)
-    sums, _ = np.histogram(times, bins=edges, weights=amounts)
-    rates = sums / np.diff(edges)
+    rates = np.histogram(times, bins=edges, weights=amounts)[0] / np.diff(edges)
+    if np.count_nonzero(rates) < MIN_BATCHES:
+        return None
     value = float(rates.mean())
-    half = T_QUANTILE * float(rates.std(ddof=1)) / NUM_BATCHES**0.5
-    num_requests = sum(any(span.start_s <= when <= span.end_s for when in record.token_times_s) for record in records)
-    return Estimate(value=value, low=max(value - half, value / 10), high=value + half, num_samples=num_requests)
+    width = float(np.exp(T_QUANTILE * rates.std(ddof=1) / (value * NUM_BATCHES**0.5)))
+    num_requests = sum(any(span.start_s <= when <= span.end_s for when in r.token_times_s) for r in records)
+    return Estimate(value=value, low=value / width, high=value * width, num_samples=num_requests)
 
 
 def _token_events(records: Sequence[RequestRecord]) -> tuple[Floats, Floats]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from traffic_cases import chats, sessions
 
+from engine.backend import EngineError
 from optimizer.capacity import probe_capacity
 from optimizer.client import Client
 from optimizer.fidelity import choose_window
@@ -39,6 +40,7 @@ def test_the_rate_counts_inputs_at_the_first_token_and_outputs_as_they_come() ->
     records = [record(i, sent_s=float(i), tokens_s=[i + 0.25, i + 0.75]) for i in range(8)]
     # each second: 10 input tokens and 2 output tokens
     estimate = token_rate(records, Span(0.0, 8.0))
+    assert estimate is not None
     assert estimate.value == pytest.approx(12.0)
     assert (estimate.low, estimate.high) == (pytest.approx(12.0), pytest.approx(12.0))
     assert estimate.num_samples == 8
@@ -46,7 +48,33 @@ def test_the_rate_counts_inputs_at_the_first_token_and_outputs_as_they_come() ->
 
 def test_tokens_outside_the_span_do_not_count() -> None:
     records = [record(i, sent_s=float(i), tokens_s=[i + 0.25, i + 0.75]) for i in range(8)]
-    assert token_rate(records, Span(2.0, 4.0)).value == pytest.approx(12.0)
+    estimate = token_rate(records, Span(2.0, 4.0))
+    assert estimate is not None
+    assert estimate.value == pytest.approx(12.0)
+
+
+def test_hardly_any_token_is_no_rate() -> None:
+    assert token_rate([record(0, sent_s=0.0, tokens_s=[1.0])], Span(0.0, 8.0)) is None
+
+
+def test_an_uneven_rate_has_an_interval_that_stays_positive() -> None:
+    records = [record(i, sent_s=float(i), tokens_s=[i + 0.5], input_tokens=1 + 100 * (i % 2)) for i in range(8)]
+    estimate = token_rate(records, Span(0.0, 8.0))
+    assert estimate is not None
+    # batches of 2 and 102 tokens/s: mean 52, s 53.5; exp(2.365 x 53.5 / (52 x √8)) = exp(0.860) = 2.36
+    assert estimate.value == pytest.approx(52.0)
+    assert (estimate.low, estimate.high) == (pytest.approx(52 / 2.36, rel=0.01), pytest.approx(52 * 2.36, rel=0.01))
+
+
+def test_a_slow_engine_is_given_more_time(serve: Serve, client_of: ClientOf) -> None:
+    server = serve(Behaviour(ttft_s=0.25, tpot_s=0.02))
+    assert saturate(client_of(server), chats(40), concurrency=4, probe_s=0.1).value > 0
+
+
+def test_an_engine_too_slow_for_any_probe_is_a_failure_in_words(serve: Serve, client_of: ClientOf) -> None:
+    server = serve(Behaviour(ttft_s=0.5))
+    with pytest.raises(EngineError, match="too slow"):
+        saturate(client_of(server), chats(4), concurrency=4, probe_s=0.01)
 
 
 def test_ramp_up_is_left_out_and_so_is_the_drain_when_the_requests_run_out() -> None:
