@@ -111,7 +111,9 @@ class Backend(Protocol):
         """Why this config cannot run here, without launching it; empty when nothing speaks against it."""
         ...
 
-    def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> AbstractContextManager[Server]:
+    def launch(
+        self, config: EngineConfig, *, log_path: Path, port: int | None = None
+    ) -> AbstractContextManager[Server]:
         """Start the engine and wait until it is healthy; leaving the context stops it and all its children.
 
         Raises:

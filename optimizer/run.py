@@ -199,8 +199,7 @@ def verification_seconds(fidelity: Fidelity) -> float:
 
 
 def _recommend(job: Job, trials: list[TrialResult]) -> Recommendation | None:
-    measured = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    return recommend(measured, objective=job.objective, slos=job.slos, default=job.base) if measured else None
+    return recommend(trials, objective=job.objective, slos=job.slos)
 
 
 def _verify(
@@ -226,6 +225,7 @@ def _verify(
             quality=_quality(job, job.heldout, directory / "quality", fidelity, placement),
             placement=placement,
             directory=directory,
+            objective=job.objective,
             report=lambda text: observer.phase("verifying on held-out traffic", text),
         )
     except EngineError as error:
@@ -255,7 +255,7 @@ def _study_result(
             "tokens_per_request": round(load.tokens_per_request, 1),
             "heldout_requests": len(job.heldout),
         },
-        objective=str(job.objective),
+        objective=job.objective.text,
         slos=tuple(str(slo) for slo in job.slos),
         space_name=job.space.name,
         space_size=job.space.size(),

@@ -24,7 +24,7 @@ class Budget:
         return f"{self.trials} trials" if self.trials is not None else f"{(self.seconds or 0) / 60:g} min"
 
 
-class BudgetType(click.ParamType):
+class BudgetType(click.ParamType[Budget]):
     """Parses `90s`, `5m`, `2h`, `30trials`."""
 
     name = "budget"

@@ -24,7 +24,7 @@ from workloads.tokenizer import TokenCounter
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON.")
 def command(workload: Path, tokenizer: Path | None, as_json: bool) -> None:
-    """Print what is in WORKLOAD: rates, burstiness at several scales, lengths, sessions, prefix sharing, capabilities."""
+    """Print what is in WORKLOAD: rates, burstiness at several scales, lengths, sessions, prefixes, possible replays."""
     profile = characterize_file(workload, tokenizer=TokenCounter(tokenizer) if tokenizer else None)
     if as_json:
         click.echo(json.dumps(profile.as_json(), indent=2))

@@ -19,6 +19,7 @@ from optimizer.cli.engines import make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.watching import Watcher
+from optimizer.environment import describe_environment
 from optimizer.fidelity import plan_fidelity
 from optimizer.placement import plan_placement
 from optimizer.results import StudyResult
@@ -80,12 +81,27 @@ def command(as_json: bool, **options: Any) -> None:
 
 def _run(job: Job, backend: Backend, budget: Budget, *, quiet: bool) -> tuple[StudyResult, list[Path]]:
     verify_s = verification_seconds(plan_fidelity(job.budget_s)) if job.verify else 0.0
-    progress = StudyProgress(budget=budget, objective=str(job.objective), verify_s=verify_s, quiet=quiet)
+    progress = StudyProgress(budget=budget, objective=job.objective.text, verify_s=verify_s, quiet=quiet)
     with Tracker(job.directory.parent) as tracker, progress:
         progress.say(f"study {job.name}: {len(job.workload)} requests, {job.space.size()} configs, budget {budget}")
+        _start_tracking(tracker, job)
         watcher = Watcher(job=job, progress=progress, tracker=tracker)
         result = run_study(job, backend=backend, observer=watcher)
         progress.phase("writing", "reports")
         paths = write_reports(result, job.directory)
         tracker.finish_study(result, job.directory)
     return result, paths
+
+
+def _start_tracking(tracker: Tracker, job: Job) -> None:
+    tracker.start_study(
+        name=job.name,
+        default=job.base,
+        workload_name=job.workload.metadata.name,
+        workload_fingerprint=job.workload.fingerprint,
+        objective=job.objective.text,
+        slos=[str(slo) for slo in job.slos],
+        space_name=job.space.name,
+        seed=job.seed,
+        environment=describe_environment(),
+    )
