@@ -19,6 +19,7 @@ from engine.bundled.model_config import ModelConfig, load_model_config, read_jso
 from engine.bundled.transformer import Decoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SMALL_BYTES = 64 << 20
 _IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 
@@ -45,10 +46,10 @@ def load_model(folder: Path, *, dtype: str, max_positions: int | None, device: t
         reader = _TensorReader(folder, stack)
         for name, parts in _sources(config):
             tensor = _fuse([reader.read(part) for part in parts], name, config)
-            _assign(decoder, name, tensor.to(device, wanted), folder)
+            _assign(decoder, name, _lay_out(tensor.to(device, wanted)), folder)
         reader.refuse_unused(tied=config.tie_word_embeddings)
     if config.tie_word_embeddings:
-        decoder.lm_head.weight = decoder.embed_tokens.weight
+        _tie(decoder)
     decoder.rotary.fill(max_positions or config.max_position_embeddings, dtype=wanted, device=device)
     return LoadedModel(config, decoder.eval().requires_grad_(False), wanted)
 
@@ -92,6 +93,24 @@ def _fuse(parts: list[Tensor], name: str, config: ModelConfig) -> Tensor:
         heads = (config.num_heads, config.num_kv_heads)
         return torch.cat([part.expand(count, -1) for part, count in zip(parts, heads, strict=True)])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _tie(decoder: Decoder) -> None:
+    """Share one tensor; a small one is held twice, each in the order its use likes best."""
+    embedding = decoder.embed_tokens.weight
+    decoder.lm_head.weight = embedding
+    if embedding.numel() * embedding.element_size() <= _SMALL_BYTES:
+        decoder.embed_tokens.weight = nn.Parameter(embedding.contiguous(), requires_grad=False)
+
+
+def _lay_out(tensor: Tensor) -> Tensor:
+    """The same numbers in the memory order the device's kernels like best.
+
+    float32 products on a CPU run up to twice as fast over a weight stored [in, out].
+    """
+    if tensor.dim() == 2 and tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+        return tensor.t().contiguous().t()
+    return tensor
 
 
 def _assign(decoder: Decoder, name: str, tensor: Tensor, folder: Path) -> None:

@@ -81,7 +81,8 @@ class Scheduler:
         scheduled: list[ScheduledSequence] = []
         index = 0
         while index < len(self.running) and budget > 0:
-            item = self._fit(self.running[index], budget)
+            num_behind = len(self.running) - index - 1
+            item = self._fit(self.running[index], budget, num_behind)
             if item is None:
                 self._preempt_newest()
                 continue
@@ -90,11 +91,14 @@ class Scheduler:
             index += 1
         return scheduled, budget
 
-    def _fit(self, sequence: Sequence, budget: int) -> ScheduledSequence | None:
-        """Reserve blocks for as much of a running sequence as the budget allows; None when there are none."""
+    def _fit(self, sequence: Sequence, budget: int, num_behind: int) -> ScheduledSequence | None:
+        """Reserve blocks for as much of a running sequence as the budget allows; None when there are none.
+
+        Drafts leave one token to each of the `num_behind` sequences still to come: speculation starves nobody.
+        """
         num_tokens = min(sequence.num_uncomputed_tokens, budget)
         end = sequence.num_computed_tokens + num_tokens
-        num_drafts = min(self._draftable(sequence), budget - num_tokens)
+        num_drafts = min(self._draftable(sequence), max(0, budget - num_tokens - num_behind))
         if num_drafts and not self.block_manager.can_append(sequence, end + num_drafts):
             num_drafts = 0
         if not self.block_manager.can_append(sequence, end + num_drafts):

@@ -75,7 +75,9 @@ class _Group:
         self.is_causal = not self.is_short and not starts.any()
         self.is_whole_batch = len(members) == len(batch.lengths) and bool((lengths == self.num_queries).all())
         self.blocks = torch.from_numpy(batch.block_tables[members, :num_blocks].ravel()).to(device)
-        self.mask = self._mask(starts, num_blocks * cache.block_size, dtype, device)
+        self.mask = torch.empty(0)
+        if not self.is_causal:
+            self.mask = self._mask(starts, num_blocks * cache.block_size, dtype, device)
         self._folded_mask: Tensor | None = None
         if not self.is_whole_batch:
             self._index_rows(batch, members, device)

@@ -62,6 +62,14 @@ def test_drafts_take_their_share_of_the_budget() -> None:
     assert step(scheduler) == [(1, 5), (1, 5), (1, 3)]
 
 
+def test_drafts_leave_a_token_to_those_behind() -> None:
+    scheduler = make_scheduler(speculative_config={"method": "ngram", "num_speculative_tokens": 15})
+    for first in (0, 100, 200, 300):
+        scheduler.add(sequence(4, first))
+    assert step(scheduler) == [(4, 0)] * 4
+    assert step(scheduler) == [(1, 12), (1, 0), (1, 0), (1, 0)]
+
+
 def test_drafts_never_outrun_the_request_or_the_context() -> None:
     scheduler = make_scheduler(speculative_config={"method": "ngram", "num_speculative_tokens": 5})
     scheduler.add(sequence(4, max_tokens=4))
