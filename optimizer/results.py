@@ -52,8 +52,8 @@ class QualityScore(_Result):
 class Cost(_Result):
     """What the recorded load costs on this config and SKU.
 
-    usd_per_million_tokens = price x SKUs per replica / (tokens per second of one replica at `capacity_rps` x 3600) x 1e6,
-    tokens being input plus output; usd_per_hour = price x SKUs per replica x replicas, replicas rounded up.
+    usd_per_million_tokens = price x SKUs per replica / (tokens/s of one replica at `capacity_rps` x 3600) x 1e6, tokens
+    being input plus output; usd_per_hour = price x SKUs per replica x replicas, replicas rounded up.
     """
 
     usd_per_million_tokens: Estimate

@@ -32,7 +32,7 @@ def ui_command(runs_dir: Path, host: str, port: int) -> list[str]:
         "env",
         *(f"{name}={value}" for name, value in QUIET_MLFLOW.items()),
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", database_uri(runs_dir)),
+        *("--backend-store-uri", database_uri(runs_dir), "--registry-store-uri", database_uri(runs_dir)),
         *("--artifacts-destination", str(runs_dir.absolute() / ARTIFACTS)),
         *("--host", host, "--port", str(port), "--workers", "1"),
         *_allowed_hosts(host, port),

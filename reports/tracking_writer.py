@@ -18,7 +18,6 @@ from reports.tracking_messages import MESSAGES, Answer, FinishStudy, LogTrial, S
 def main(runs_dir: str) -> None:
     """Answer once when the store is open, then once a message."""
     answers = _own_stdout()
-    os.nice(5)
     try:
         from reports.tracking_store import TrackingStore
 

@@ -19,7 +19,8 @@ from workloads.request import Request
 from workloads.schema import METADATA_KEY
 from workloads.workload import Workload
 
-ROW_GROUP_ROWS = 65_536
+ROW_GROUP_ROWS = 65_536  # at most
+ROW_GROUP_BYTES = 64 << 20  # about, uncompressed: what a reader of one row group holds
 
 
 def write_workload(path: Path | str, requests: Iterable[Request] | pa.Table, metadata: WorkloadMetadata) -> Workload:
@@ -49,7 +50,7 @@ def write_table_atomically(path: Path, table: pa.Table) -> None:
     """Zstd parquet under a temporary name in the same folder, flushed to disk, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=_row_group_rows(table))
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -58,6 +59,11 @@ def write_table_atomically(path: Path, table: pa.Table) -> None:
         raise WorkloadError(f"cannot write {path}: {error.strerror or error}", fix=fix) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _row_group_rows(table: pa.Table) -> int:
+    row_bytes = max(1, int(table.nbytes) // max(1, len(table)))
+    return min(ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
 
 
 def read_workload(path: Path | str) -> Workload:

@@ -17,6 +17,8 @@ from workloads.tokenizer import TokenCounter, text_of
 
 BLOCK_TOKENS = 16
 BLOCK_CHARACTERS = 64  # about 16 tokens of English
+_CONTENT = ("prefix_hashes", "prompt_token_ids", "messages", "prompt")
+_READ = ("request_id", "session_id", "input_tokens")
 MAX_BLOCKS = 4_000_000  # looked at: bounds memory
 
 
@@ -38,7 +40,10 @@ class PrefixMeter:
 
     def feed(self, table: pa.Table) -> None:
         """Take the requests of a table until enough blocks have been seen."""
-        for request in requests_from_table(table):
+        given = [name for name in _CONTENT if table.column(name).null_count < len(table)]
+        if not given:
+            return
+        for request in requests_from_table(table.select([*_READ, *given])):
             if self.is_full:
                 return
             self._take(request)

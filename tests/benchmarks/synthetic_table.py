@@ -96,7 +96,7 @@ class SyntheticMachine:
             acceptance *= self._short_lookup
         tokens = (1 - acceptance ** (k + 1)) / (1 - acceptance)
         drafting = k * self._draft_cost * fixed if speculation.method == "draft_model" else 0.01 * k
-        return (step * (1 + k * self._verify_cost * (1 + batch / 8)) + drafting) / tokens
+        return (step * (1 + k * self._verify_cost * (1 + batch / 32)) + drafting) / tokens
 
     def _capacity(self, config: EngineConfig) -> float:
         """Requests per second at saturation."""

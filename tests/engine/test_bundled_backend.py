@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def backend() -> Backend:
-    return BundledBackend(launch_timeout_s=120)
+    return BundledBackend(launch_timeout_s=280)
 
 
 @pytest.fixture(scope="module")

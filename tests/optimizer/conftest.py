@@ -5,14 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fakes.fake_server import Behaviour, FakeServer
+from fakes.fake_server import FakeServer
+from fakes.serving import UNPINNED, Serve
 
 from optimizer.client import Client
-from optimizer.placement import Placement
-
-UNPINNED = Placement(engine_cores=None, client_cores=None)
-
-Serve = Callable[[Behaviour], FakeServer]
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import Serve
 from fakes.fake_server import Behaviour
+from fakes.serving import Serve
 from hypothesis import given
 from hypothesis import strategies as st
 from traffic_cases import chats, sessions

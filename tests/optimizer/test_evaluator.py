@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import UNPINNED
 from fakes.fake_backend import FakeBackend
 from fakes.fake_server import Behaviour
+from fakes.serving import UNPINNED
 from traffic_cases import chats
 
 from engine.backend import FailureKind

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from conftest import Serve
 from fakes.fake_server import Behaviour
+from fakes.serving import Serve
 from traffic_cases import chats, lengths_only
 
 from engine.backend import EngineError, EngineStatistics, FailureKind

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import UNPINNED
 from fakes.fake_backend import FakeBackend
 from fakes.fake_server import Behaviour
+from fakes.serving import UNPINNED
 from traffic_cases import chats
 
 from engine.config import EngineConfig, Quantization, SpeculativeConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import UNPINNED
+from fakes.serving import UNPINNED
 from traffic_cases import chats
 
 from engine.bundled_backend import BundledBackend

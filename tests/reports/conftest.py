@@ -1,6 +1,7 @@
 """Shared fixtures: a made-up finished study, every odd case of one, and golden files."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def study() -> StudyResult:
 def any_study(request: pytest.FixtureRequest) -> StudyResult:
     case: StudyResult = study_cases.CASES[request.param]()
     return case
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import UNPINNED, Serve
 from fakes.fake_server import Behaviour
+from fakes.serving import UNPINNED, Serve
 from traffic_cases import chats, lengths_only
 
 from engine.backend import EngineError, FailureKind

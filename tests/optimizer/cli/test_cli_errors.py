@@ -1,0 +1,134 @@
+"""Bad input: one clear line on stderr, exit code 2, nothing half-written."""
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from optimizer.cli import main
+from workloads.metadata import Source, WorkloadMetadata
+from workloads.parquet import write_workload
+from workloads.request import Request
+from workloads.schema import METADATA_KEY
+
+Fail = Callable[..., str]
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fail:
+    """Runs `fopt ARGUMENTS`, checks that it is a user error of one line, and returns the line."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["fopt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        told = capsys.readouterr()
+        assert stop.value.code == 2, told.err
+        assert told.out == ""
+        assert told.err.startswith("fopt: error: ")
+        return told.err.removeprefix("fopt: error: ").rstrip("\n")
+
+    return run
+
+
+@pytest.fixture
+def traffic(tmp_path: Path) -> Path:
+    """A workload of lengths only, good in itself."""
+    requests = [
+        Request(request_id=f"r{i}", arrival_s=i * 0.1, input_tokens=20, output_tokens=5, status="ok") for i in range(40)
+    ]
+    path = tmp_path / "traffic.parquet"
+    write_workload(path, requests, WorkloadMetadata(name="traffic", source=Source(format="test")))
+    return path
+
+
+def edited(path: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
+    """The workload file with its table changed behind the writer's back."""
+    pq.write_table(change(pq.read_table(path)), path)
+    return path
+
+
+def test_a_missing_workload_is_named(fails: Fail, tmp_path: Path) -> None:
+    assert str(tmp_path / "nope.parquet") in fails("run", tmp_path / "nope.parquet")
+
+
+def test_a_truncated_workload_is_named(fails: Fail, traffic: Path) -> None:
+    traffic.write_bytes(traffic.read_bytes()[:-200])
+    assert "truncated" in fails("run", traffic)
+
+
+def test_another_schema_version_is_refused(fails: Fail, traffic: Path) -> None:
+    key = METADATA_KEY.encode() if isinstance(METADATA_KEY, str) else METADATA_KEY
+
+    def newer(table: pa.Table) -> pa.Table:
+        stored = table.schema.metadata[key].replace(b"workload/1", b"workload/9")
+        return table.replace_schema_metadata({key: stored})
+
+    assert "workload/9" in fails("inspect", edited(traffic, newer))
+
+
+def test_a_row_with_negative_tokens_is_pointed_at(fails: Fail, traffic: Path) -> None:
+    def negative(table: pa.Table) -> pa.Table:
+        values = table.column("input_tokens").to_pylist()
+        values[3] = -4
+        place = table.schema.get_field_index("input_tokens")
+        return table.set_column(place, table.schema.field(place), pa.array(values, pa.int32()))
+
+    told = fails("run", edited(traffic, negative))
+    assert "row 3" in told
+    assert "input_tokens" in told
+
+
+def test_an_unknown_objective_names_the_known_ones(fails: Fail, traffic: Path) -> None:
+    assert "latency" in fails("run", traffic, "--objective", "latncy")
+
+
+def test_a_typo_in_an_slo_is_pointed_at(fails: Fail, traffic: Path) -> None:
+    assert "300mss" in fails("run", traffic, "--slo", "ttft:p95<300mss")
+
+
+def test_a_wrong_budget_says_how_to_write_one(fails: Fail, traffic: Path) -> None:
+    assert "30trials" in fails("run", traffic, "--budget", "soon")
+
+
+def test_a_workload_without_a_model_asks_for_one(fails: Fail, traffic: Path) -> None:
+    assert "--model" in fails("run", traffic)
+
+
+def test_a_space_with_an_unknown_parameter_is_refused(fails: Fail, traffic: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    space = tmp_path / "space.yaml"
+    space.write_text("name: mine\nparameters:\n  max_num_seq: [8, 16]\n")
+    told = fails("run", traffic, "--model", tmp_path / "model", "--space", space)
+    assert "max_num_seq" in told
+    assert "max_num_seqs" in told
+
+
+def test_a_model_folder_without_weights_is_refused(
+    fails: Fail, traffic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    fails("serve", "--model", tmp_path / "model")
+
+
+def test_a_port_in_use_is_refused(fails: Fail, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "in use" in fails("ui", "--runs-dir", tmp_path, "--port", taken.getsockname()[1])
+
+
+def test_import_does_not_overwrite(fails: Fail, traffic: Path) -> None:
+    before = traffic.read_bytes()
+    assert "--force" in fails("import", traffic, traffic)
+    assert traffic.read_bytes() == before
+
+
+def test_an_endpoint_that_is_not_there_is_told(fails: Fail, traffic: Path) -> None:
+    assert "Is the server running" in fails("replay", traffic, "--url", "http://127.0.0.1:9")
