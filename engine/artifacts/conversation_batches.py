@@ -73,7 +73,7 @@ class Corpus:
                 for index in torch.randperm(len(groups), generator=generator).tolist():
                     yield self.batch(groups[index])
 
-    def in_order(self, max_tokens: int) -> Iterator[Batch]:
-        """Every conversation once."""
-        for rows in self.cut(list(range(len(self))), max_tokens):
+    def in_order(self, max_tokens: int, limit: int | None = None) -> Iterator[Batch]:
+        """Every conversation once, or the first ``limit``."""
+        for rows in self.cut(list(range(len(self)))[:limit], max_tokens):
             yield self.batch(rows)

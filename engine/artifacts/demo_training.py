@@ -23,7 +23,7 @@ TARGET_SHAPE = LlamaShape(
     vocab_size=VOCAB_SIZE, hidden_size=256, num_layers=6, num_heads=4, num_kv_heads=2, intermediate_size=768
 )
 Shares = tuple[tuple[str, float], ...]
-STAGE_SHARES: Shares = (("stage0", 0.10), ("stage1", 0.25), ("stage2", 0.35), ("stage3", 0.30))
+STAGE_SHARES: Shares = (("stage0", 0.07), ("stage1", 0.28), ("stage2", 0.35), ("stage3", 0.30))
 TASK_NAMES = ("extraction", "edit", "table", "text")
 EVAL_BATCH_TOKENS = 8192
 
@@ -36,10 +36,10 @@ def completion_loss(model: CausalLM, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def exact_match(model: CausalLM, corpus: Corpus) -> dict[str, tuple[float, int]]:
-    """Share of answers every token of which is the greedy choice after the gold prefix, and their number, by task."""
+def exact_match(model: CausalLM, corpus: Corpus, limit: int) -> dict[str, tuple[float, int]]:
+    """Share of answers every token of which is the greedy choice after the gold prefix, and their number, by task, of the first conversations."""
     hits: dict[str, list[bool]] = defaultdict(list)
-    for batch in corpus.in_order(EVAL_BATCH_TOKENS):
+    for batch in corpus.in_order(EVAL_BATCH_TOKENS, limit):
         positions, wanted = batch.targets()
         states = model.hidden_states(batch.ids).flatten(0, 1)[positions]
         wrong = torch.zeros_like(batch.ids).flatten()
@@ -102,7 +102,7 @@ def train_target(args: argparse.Namespace, log: Log) -> None:
             log.write(step=trainer.step, tokens=trainer.num_tokens, loss=round(sum(losses) / len(losses), 4))
             losses.clear()
         if trainer.step % args.eval_every == 0 or trainer.step == args.steps:
-            log.write(step=trainer.step, exact_match=exact_match(model, held_out))
+            log.write(step=trainer.step, exact_match=exact_match(model, held_out, args.num_eval))
             trainer.save(checkpoint)
             save_folder(model, args.corpus / "tokenizer", args.corpus / args.name)
     save_folder(model, args.corpus / "tokenizer", args.out / "target")
@@ -114,10 +114,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("build/demo"))
     parser.add_argument("--out", type=Path, default=Path("workloads/demo/models"))
     parser.add_argument("--name", default="target")
-    parser.add_argument("--steps", type=int, default=1600)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--batch-tokens", type=int, default=3072)
+    parser.add_argument("--learning-rate", type=float, default=0.005)
     parser.add_argument("--eval-every", type=int, default=200)
+    parser.add_argument("--num-eval", type=int, default=150)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

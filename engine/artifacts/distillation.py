@@ -53,7 +53,7 @@ def greedy_agreement(draft: CausalLM, greedy: Corpus) -> dict[str, tuple[float, 
         positions, wanted = batch.targets()
         hits = answer_logits(draft, batch).argmax(-1) == wanted
         tasks = batch.tasks[positions // batch.ids.shape[1]]
-        for task in tasks.unique().tolist():
+        for task in set(tasks.tolist()):
             agreed[TASK_NAMES[task]].append(hits[tasks == task])
     joined = {task: torch.cat(parts).float() for task, parts in agreed.items()}
     return {task: (round(hits.mean().item(), 4), len(hits)) for task, hits in joined.items()}
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("workloads/demo/models"))
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--num-conversations", type=int, default=2500)
     parser.add_argument("--num-eval", type=int, default=200)
     parser.add_argument("--eval-every", type=int, default=400)

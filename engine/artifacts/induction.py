@@ -1,8 +1,9 @@
-"""Initial weights that can copy: look-back heads, then heads that match the last two tokens. It does not know training.
+"""Initial weights that can copy: look-back heads, then heads that match the last tokens. It does not know training.
 
-A token's content lives in the first dimensions of the residual stream. Layer 0 writes a projection of the previous
-token and of the one before into two further subspaces; layer 1 attends to places whose two preceding tokens equal the
-current two, and copies what stands there (an induction head, Olsson et al. 2022).
+A token's content lives in the first dimensions of the residual stream. Layer 0 writes a projection of each of the last
+four tokens into a subspace of its own; layer 1 attends to places whose preceding tokens equal the current ones, and
+copies what stands there (an induction head, Olsson et al. 2022). Several tokens are matched so that copying goes on
+after a word that was changed.
 """
 
 import torch
@@ -15,7 +16,8 @@ CONSTANT = 0.15
 POSITION_GAIN = 4.2
 NUM_POSITION_PAIRS = 6
 MATCH_GAIN = 2.2
-SECOND_MATCH_SHARE = 0.6
+NUM_BACK = 4
+EARLIER_GAINS = (1.6, 1.4, 1.2)
 COPY_GAIN = 4 * 0.05
 NUM_MATCH_PAIRS = 14
 
@@ -42,47 +44,48 @@ def _position_vector(model: CausalLM, back: int) -> Tensor:
 
 
 def _look_back(model: CausalLM, attention: Attention, spaces: list[slice], read: Tensor) -> None:
-    """Heads 0 and 1 attend one and two tokens back and write ``read`` of what they see into ``spaces``."""
-    dim = model.shape.head_dim
-    width = read.shape[0]
-    attention.q_proj.weight[: 2 * dim] = 0
-    attention.k_proj.weight[:dim] = 0
-    attention.k_proj.weight[:dim, 0] = POSITION_GAIN / 2 * _position_vector(model, 0)
-    attention.v_proj.weight[:dim] = 0
-    attention.v_proj.weight[:width] = read
-    attention.o_proj.weight[:, : 2 * dim] = 0
+    """Head ``h`` attends ``h + 1`` tokens back and writes ``read`` of what it sees into ``spaces[h]``."""
+    dim, width = model.shape.head_dim, read.shape[0]
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):
+        projection.weight.zero_()
+    for head in range(model.shape.num_kv_heads):
+        attention.k_proj.weight[head * dim : (head + 1) * dim, 0] = POSITION_GAIN / 2 * _position_vector(model, 0)
+        attention.v_proj.weight[head * dim : head * dim + width] = read
     for head, space in enumerate(spaces):
         attention.q_proj.weight[head * dim : (head + 1) * dim, 0] = POSITION_GAIN * _position_vector(model, head + 1)
         attention.o_proj.weight[space, head * dim : head * dim + width] = torch.eye(width) * EMBEDDING_STD * 2
 
 
 def _match(model: CausalLM, attention: Attention, spaces: list[slice], read: Tensor, copies: Tensor) -> None:
-    """Every head compares (current, previous) with (previous, one before) of each place and copies its content."""
+    """Every head compares the last tokens here with those before each place, and copies what stands there."""
     dim, width = model.shape.head_dim, read.shape[0]
     rows = torch.tensor(_slow_dimensions(dim))
-    second = _orthogonal_rows(width, width, torch.Generator().manual_seed(2))
     group = model.shape.num_heads // model.shape.num_kv_heads
+    generator = torch.Generator().manual_seed(2)
+    turns = [_orthogonal_rows(width, width, generator) for _ in spaces]
     attention.q_proj.weight.zero_()
     attention.k_proj.weight.zero_()
     for head in range(model.shape.num_heads):
-        attention.q_proj.weight[rows + head * dim] += MATCH_GAIN * read
-        attention.q_proj.weight[rows + head * dim, spaces[0]] += MATCH_GAIN * SECOND_MATCH_SHARE * second
+        attention.q_proj.weight[rows + head * dim] += MATCH_GAIN * turns[0] @ read
+        for gain, turn, space in zip(EARLIER_GAINS, turns[1:], spaces, strict=False):
+            attention.q_proj.weight[rows + head * dim, space] += gain * turn
     for head in range(model.shape.num_kv_heads):
-        attention.k_proj.weight[rows + head * dim, spaces[0]] += MATCH_GAIN * torch.eye(width)
-        attention.k_proj.weight[rows + head * dim, spaces[1]] += MATCH_GAIN * second
+        for turn, space in zip(turns, spaces, strict=True):
+            attention.k_proj.weight[rows + head * dim, space] += MATCH_GAIN * turn
         content = copies[head * dim : (head + 1) * dim]
-        attention.v_proj.weight[head * dim : (head + 1) * dim] = content
+        attention.v_proj.weight[head * dim : head * dim + len(content)] = content
         for query in range(head * group, (head + 1) * group):
-            attention.o_proj.weight[:, query * dim : (query + 1) * dim] = content.T * COPY_GAIN / group
+            piece = slice(query * dim, query * dim + len(content))
+            attention.o_proj.weight[:, piece] = content.T * COPY_GAIN / group
 
 
 @torch.no_grad()
 def initialise_copying(model: CausalLM, seed: int) -> None:
-    """Overwrite the embedding and the first two layers' attention with a two-token induction circuit."""
+    """Overwrite the embedding and the first two layers' attention with an induction circuit over several tokens."""
     generator = torch.Generator().manual_seed(seed)
     width, hidden = 2 * NUM_MATCH_PAIRS, model.shape.hidden_size
-    content = hidden - 2 * width
-    spaces = [slice(content, content + width), slice(content + width, hidden)]
+    content = hidden - NUM_BACK * width
+    spaces = [slice(start, start + width) for start in range(content, hidden, width)]
     embedding = model.model.embed_tokens.weight
     embedding.copy_(torch.randn(embedding.shape, generator=generator) * EMBEDDING_STD)
     embedding[:, content:] *= 0.1

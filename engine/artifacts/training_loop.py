@@ -18,10 +18,10 @@ class Schedule:
     """Warm up, hold, then decay linearly to zero; ``learning_rate`` is Muon's, Adam gets a fixed share."""
 
     num_steps: int
-    learning_rate: float = 0.01
-    adam_share: float = 0.2
-    num_warmup_steps: int = 20
-    decay_from: float = 0.5
+    learning_rate: float = 0.005
+    adam_share: float = 0.1
+    num_warmup_steps: int = 30
+    decay_from: float = 0.6
 
     def rate(self, step: int) -> float:
         """Muon's rate of step number ``step``."""

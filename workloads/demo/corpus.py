@@ -16,7 +16,7 @@ from workloads.demo.conversation import TASK_NAMES, Conversation, TaskName
 from workloads.demo.tasks import FULL_SIZE, draw_conversation
 from workloads.demo.tokenizer import ASSISTANT, BOS, END, build_tokenizer, save_tokenizer
 
-TRAINING_MIX: Mapping[TaskName, float] = {"extraction": 0.2, "edit": 0.36, "table": 0.38, "text": 0.06}
+TRAINING_MIX: Mapping[TaskName, float] = {"extraction": 0.26, "edit": 0.4, "table": 0.26, "text": 0.08}
 NUM_TOKENIZER_TEXTS = 6000
 STAGE_SIZES = {"stage0": 0, "stage1": 1, "stage2": 2, "stage3": 3}
 BLOCK = 4096

@@ -1,4 +1,4 @@
-"""Code edits: the answer is the given method with one name or constant changed. It does not know tokens."""
+"""Code edits: the answer is the given method with one thing changed. It does not know tokens."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from workloads.demo.vocabulary import FUNCTION_NAMES, IDENTIFIERS
 
 OPERATORS = ("+", "-", "*", "//")
 COMPARISONS = ("<", ">", "==", "!=")
-CALLS = ("min", "max", "pow", "divmod")
+CALLS = ("clip", "round", "blend", "mask")
 NUM_TURNS = ((1,), (2, 3, 4), (2, 3), (1, 1, 2, 2, 3))
 NUM_LINES = ((4, 6), (6, 10), (8, 14), (8, 14))
 
@@ -31,7 +31,8 @@ SYSTEM_PROMPTS = {
 class _Writer:
     """Writes one method line by line; ``known`` are the names already bound, ``headed`` those that began a statement.
 
-    A space precedes every name, so that the tokenizer cuts it the same way everywhere.
+    A space precedes every name, so that the tokenizer cuts it the same way everywhere, and a constant of its own is in
+    every line, so that what was just written says where to go on.
     """
 
     rng: random.Random
@@ -66,32 +67,28 @@ class _Writer:
         right = f"{self.name()} {self.rng.choice(OPERATORS)} {self.constant()}"
         self.lines.append(f"    {self.bind()} = {right}")
 
-    def sum_of_names(self) -> None:
-        left, right = self.rng.sample(self.known, 2)
-        self.lines.append(f"    {self.bind()} = {left} {self.rng.choice(OPERATORS)} {right}")
-
     def call(self) -> None:
-        right = f"{self.rng.choice(CALLS)}({self.constant()}, {self.name()})"
+        right = f"{self.rng.choice(CALLS)}(self, {self.name()}, {self.constant()})"
         self.lines.append(f"    {self.bind()} = {right}")
 
+    def mixture(self) -> None:
+        left, right = self.rng.sample(self.known, 2)
+        self.lines.append(f"    {self.bind()} = {left} {self.rng.choice(OPERATORS)} {right} * {self.constant()}")
+
     def update(self) -> None:
-        left = self.head()
-        right = self.rng.choice([name for name in self.known if name != left])
-        self.lines.append(f"    {left} += {right}")
+        self.lines.append(f"    {self.head()} += {self.constant()}")
 
     def branch(self) -> None:
         self.lines.append(f"    if {self.head()} {self.rng.choice(COMPARISONS)} {self.constant()}:")
         self.lines.append(f"        {self.head()} -= {self.constant()}")
 
     def loop(self) -> None:
-        target = self.head()
-        variable = self.bind()
-        self.lines.append(f"    for {variable} in range({self.constant()}):")
-        self.lines.append(f"        {target} += {variable}")
+        self.lines.append(f"    for {self.bind()} in range({self.constant()}):")
+        self.lines.append(f"        {self.head()} += {self.constant()}")
 
     def write(self, num_lines: int) -> str:
         self.header()
-        statements = (self.assignment, self.sum_of_names, self.call, self.update, self.branch, self.loop)
+        statements = (self.assignment, self.call, self.mixture, self.update, self.branch, self.loop)
         while len(self.lines) < num_lines - 1:
             self.rng.choice(statements)()
         self.lines.append(f"    return {self.known[-1]}")
@@ -110,23 +107,48 @@ def replace_word(code: str, old: str, new: str) -> str:
     return re.sub(rf"\b{re.escape(old)}\b", new, code)
 
 
-def _words(pattern: str, code: str) -> list[str]:
-    return sorted(set(re.findall(pattern, code)))
+def rename_variable(rng: random.Random, code: str) -> tuple[str, str]:
+    """Another name for a parameter or local variable, everywhere."""
+    used = used_names(code)
+    old, new = rng.choice(used), rng.choice([word for word in IDENTIFIERS if word not in used])
+    return f"Rename {old} to {new}.", replace_word(code, old, new)
+
+
+def change_constant(rng: random.Random, code: str) -> tuple[str, str]:
+    """Another number in one place; another variable name where there is no number."""
+    used = sorted(set(re.findall(r"\b[0-9]+\b", code)))
+    if not used:
+        return rename_variable(rng, code)
+    old, new = rng.choice(used), rng.choice([str(value) for value in range(10, 100) if str(value) not in used])
+    return f"Change {old} to {new}.", replace_word(code, old, new)
+
+
+def rename_method(rng: random.Random, code: str) -> tuple[str, str]:
+    """Another name for the method itself."""
+    old = code[len("def ") : code.index("(")]
+    new = rng.choice([word for word in FUNCTION_NAMES if word != old])
+    return f"Rename the method to {new}.", replace_word(code, old, new)
+
+
+def change_return(rng: random.Random, code: str) -> tuple[str, str]:
+    """Another variable returned at the end."""
+    body, old = code.rsplit(" ", 1)
+    new = rng.choice([word for word in used_names(code) if word != old])
+    return f"Change the return to {new}.", f"{body} {new}"
+
+
+REQUESTS = {rename_variable: 0.3, change_constant: 0.3, rename_method: 0.2, change_return: 0.2}
+
+
+def used_names(code: str) -> list[str]:
+    """The parameters and local variables of the code."""
+    return sorted({word for word in re.findall(r"\b[a-z]+\b", code) if word in IDENTIFIERS})
 
 
 def draw_request(rng: random.Random, code: str) -> tuple[str, str]:
     """A request for one change, and the changed code."""
-    if rng.random() < 0.6:
-        used = [word for word in _words(r"\b[a-z]+\b", code) if word in IDENTIFIERS]
-        old = rng.choice(used)
-        new = rng.choice([word for word in IDENTIFIERS if word not in used])
-        return f"Rename {old} to {new}.", replace_word(code, old, new)
-    used = _words(r"\b[0-9]+\b", code)
-    if not used:
-        return draw_request(rng, code)
-    old = rng.choice(used)
-    new = rng.choice([str(value) for value in range(10, 100) if str(value) not in used])
-    return f"Change {old} to {new}.", replace_word(code, old, new)
+    kind = rng.choices(list(REQUESTS), weights=list(REQUESTS.values()))[0]
+    return kind(rng, code)
 
 
 def draw_conversation(rng: random.Random, size: int) -> Conversation:

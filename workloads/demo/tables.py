@@ -6,18 +6,18 @@ from workloads.demo.conversation import Conversation, Turn, exact
 from workloads.demo.vocabulary import CITIES, FIRST_NAMES, ITEMS, LETTERS, TEAMS
 
 NUM_TURNS = ((2, 3), (3, 4, 5, 6), (3, 4, 5, 6), (1, 2, 3, 4))
-NUM_ROWS = ((3, 4), (4, 6), (5, 8), (5, 8))
+NUM_ROWS = ((2, 3), (3, 5), (4, 7), (4, 7))
 COLUMNS = {"staff": ("city", "team", "desk"), "stock": ("shelf", "stock", "origin")}
 SYSTEM_PROMPTS = {
     "staff": (
-        "You answer questions about a staff table. Each line is one person with a city, a team and a desk. Use only "
-        "the table. Answer with one short sentence, or with the whole line when the user asks for it. Never guess a "
-        "value that is not in the table."
+        "You answer questions about a staff table. Each line has a person, a column and a value; the columns are city, "
+        "team and desk. Use only the table. Answer with the lines that the user asks for and with nothing else. Never "
+        "guess a value that is not in the table."
     ),
     "stock": (
-        "You answer questions about a stock table. Each line is one item with a shelf, a stock and an origin. Use "
-        "only the table. Answer with one short sentence, or with the whole line when the user asks for it. Never "
-        "guess a value that is not in the table."
+        "You answer questions about a stock table. Each line has an item, a column and a value; the columns are shelf, "
+        "stock and origin. Use only the table. Answer with the lines that the user asks for and with nothing else. "
+        "Never guess a value that is not in the table."
     ),
 }
 Row = dict[str, str]
@@ -49,29 +49,32 @@ def draw_table(rng: random.Random, tenant: str, num_rows: int) -> Table:
     return {key: dict(zip(names, row, strict=True)) for key, row in zip(keys, rows, strict=True)}
 
 
-def row_line(key: str, row: Row) -> str:
-    """One row as it stands in the prompt."""
-    return f"{key}: " + ", ".join(f"{column} {value}" for column, value in row.items())
+def cell_line(table: Table, key: str, column: str) -> str:
+    """One cell as it stands in the prompt and in an answer."""
+    return f"{key} {column}: {table[key][column]}"
 
 
 def draw_question(rng: random.Random, table: Table) -> tuple[str, str]:
-    """A question and its answer: a cell, the key of a cell, or a whole row."""
+    """A question about one row, and its answer: one cell, two cells or the whole row."""
     key = rng.choice(list(table))
-    column = rng.choice(list(table[key]))
-    value = table[key][column]
+    columns = list(table[key])
     kind = rng.random()
-    if kind < 0.6:
-        return f"What is the {column} of {key}?", f"The {column} of {key} is {value}."
-    if kind < 0.8:
-        return f"Which line has {column} {value}?", f"The {column} {value} belongs to {key}."
-    return f"Show the line of {key}.", row_line(key, table[key])
+    if kind < 0.5:
+        column = rng.choice(columns)
+        return f"What is the {column} of {key}?", cell_line(table, key, column)
+    if kind < 0.75:
+        columns = rng.sample(columns, 2)
+        question = f"What are the {columns[0]} and the {columns[1]} of {key}?"
+    else:
+        question = f"Show all of {key}."
+    return question, "\n".join(cell_line(table, key, column) for column in columns)
 
 
 def draw_conversation(rng: random.Random, size: int) -> Conversation:
     """A table and one to four questions about it."""
     tenant = rng.choice(sorted(SYSTEM_PROMPTS))
     table = draw_table(rng, tenant, rng.randint(*NUM_ROWS[size]))
-    lines = "\n".join(row_line(key, row) for key, row in table.items())
+    lines = "\n".join(cell_line(table, key, column) for key, row in table.items() for column in row)
     turns: list[Turn] = []
     for turn in range(rng.choice(NUM_TURNS[size])):
         question, answer = draw_question(rng, table)

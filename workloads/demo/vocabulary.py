@@ -30,7 +30,7 @@ CITIES = _words(
 ITEMS = _words(
     "Lamp Kettle Chair Table Monitor Keyboard Printer Router Camera Tripod Backpack Blanket Mirror Toaster Blender "
     "Heater Fan Clock Radio Speaker Scanner Projector Charger Tablet Notebook Folder Stapler Marker Easel Canvas "
-    "Helmet Jacket Glove Scarf Boot Tent Stove Lantern Compass Cooler Bench Shelf Cabinet Drawer Carpet Curtain Vase "
+    "Helmet Jacket Glove Scarf Boot Tent Stove Lantern Compass Cooler Bench Ladder Cabinet Drawer Carpet Curtain Vase "
     "Basket"
 )
 

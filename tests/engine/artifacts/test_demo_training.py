@@ -61,7 +61,7 @@ def test_training_lowers_the_loss_to_nearly_nothing(corpus: Corpus) -> None:
     trainer = new_trainer()
     losses = train(corpus, trainer, 0, 150)
     assert losses[-1] < 0.2 < losses[0]
-    assert all(share > 0.8 for share, _ in exact_match(trainer.model, corpus).values())
+    assert all(share > 0.8 for share, _ in exact_match(trainer.model, corpus, 64).values())
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(corpus: Corpus, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(corpus: Corpus, tmp
 
 
 def test_an_untrained_model_matches_nothing(corpus: Corpus) -> None:
-    assert all(share < 0.2 for share, _ in exact_match(new_trainer().model, corpus).values())
+    assert all(share < 0.2 for share, _ in exact_match(new_trainer().model, corpus, 64).values())
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 48), (2, 48, 16), (1, 32, 32)])
@@ -89,7 +89,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
 
 
 def test_the_rate_warms_up_holds_and_decays_to_zero() -> None:
-    schedule = Schedule(num_steps=100, learning_rate=1.0, num_warmup_steps=10)
+    schedule = Schedule(num_steps=100, learning_rate=1.0, num_warmup_steps=10, decay_from=0.5)
     assert schedule.rate(0) == pytest.approx(0.1)
     assert schedule.rate(30) == 1.0
     assert schedule.rate(75) == pytest.approx(0.5)
