@@ -24,7 +24,7 @@ test: $(STAMP) ## lint, types and the default tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
@@ -33,6 +33,7 @@ lint: $(STAMP) ## apply the formatter and the safe fixes
 demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (60-90 minutes on two cores)
 	$(BIN)/python -m workloads.demo.corpus
 	$(BIN)/python -m engine.artifacts.demo_training
+	$(BIN)/python -m engine.artifacts.distillation
 	$(BIN)/python -m workloads.demo.build
 
 clean: ## remove the environment, caches and builds (not runs/)

@@ -37,7 +37,7 @@ def completion_loss(model: CausalLM, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def exact_match(model: CausalLM, corpus: Corpus, limit: int) -> dict[str, tuple[float, int]]:
-    """Share of answers every token of which is the greedy choice after the gold prefix, and their number, by task, of the first conversations."""
+    """By task, of the first conversations: the share of answers that are greedy token for token, and their number."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for batch in corpus.in_order(EVAL_BATCH_TOKENS, limit):
         positions, wanted = batch.targets()

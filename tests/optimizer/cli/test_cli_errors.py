@@ -109,7 +109,7 @@ def test_a_space_with_an_unknown_parameter_is_refused(fails: Fail, traffic: Path
 
 
 def test_a_model_folder_without_weights_is_refused(
-    fails: Fail, traffic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: Fail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
