@@ -113,6 +113,7 @@ def test_every_objective_can_be_pursued(strategy: str, objective: str) -> None:
     assert len(run(SUGGESTERS[strategy](question), question, 12)) == 12
 
 
+@pytest.mark.slow  # times a suggestion: only meaningful on a quiet machine
 def test_a_suggestion_after_200_trials_takes_a_moment(strategy: str) -> None:
     space = load_search_space("bundled").resolve({"draft": "d", "cores": 2}).space
     question = problem(space)
