@@ -26,11 +26,11 @@ from engine.config import EngineConfig
 from optimizer.results import StudyResult, TrialResult, TrialState
 from reports.tracking_files import QUIET_MLFLOW, WRITER_LOG
 from reports.tracking_messages import Answer, FinishStudy, LogTrial, StartStudy
-from reports.tracking_ui import ui_command
+from reports.tracking_ui import ui_command, ui_url
 from reports.trial_row import trial_metrics
 from workloads.records import RECORD_SCHEMA
 
-__all__ = ["Tracker", "ui_command"]
+__all__ = ["Tracker", "ui_command", "ui_url"]
 
 TRIAL_FILES = ("config.yaml", "result.json", "engine.log")
 STUDY_FILES = ("best.yaml", "best.vllm.yaml", "report.html", "report.md", "pareto.parquet", "trials.parquet")

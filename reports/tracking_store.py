@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from reports.tracking_files import ARTIFACTS, DATABASE, database_uri
 from reports.tracking_messages import FinishStudy, LogTrial, StartStudy
+from reports.tracking_view import view_of, view_tag
 
 _STUDY, _TRIAL, _DIGEST = "fopt.study", "fopt.trial", "fopt.digest"
 _PARENT, _KIND = "mlflow.parentRunId", "mlflow.experimentKind"
@@ -50,6 +51,7 @@ class TrackingStore:
         parent = found[0] if found else self._create_run(message.study, {_STUDY: message.study, "fopt.role": "study"})
         self._parent = parent.info.run_id
         self._client.update_run(self._parent, status="RUNNING")
+        self._client.set_experiment_tag(self._experiment, view_tag(self._parent), view_of(self._parent))
         self._write(self._parent, params=message.params if not found else {}, tags=message.tags)
         self._known = {}
         for run in self._runs(f"tags.`{_PARENT}` = '{self._parent}'"):
@@ -81,8 +83,8 @@ class TrackingStore:
         known = self._client.get_experiment_by_name(name)
         if known:
             return str(known.experiment_id)
-        # relative to the artifact folder the server is started with, so that a runs folder can be moved
         location = f"mlflow-artifacts:/{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}"
+        # `location` is relative to the artifact folder of the server, so that a runs folder can be moved
         created = self._client.create_experiment(name, location, tags={_KIND: "custom_model_development"})
         return str(created)
 

@@ -1,4 +1,4 @@
-"""The command that serves MLflow's UI over a runs folder.
+"""The command that serves MLflow's UI over a runs folder, and the address that shows the newest study in it.
 
 Does not start it.
 """
@@ -6,12 +6,18 @@ Does not start it.
 from __future__ import annotations
 
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from reports.errors import ReportError
 from reports.tracking_files import ARTIFACTS, DATABASE, QUIET_MLFLOW, database_uri
 
+_NEWEST_STUDY = """
+    SELECT r.run_uuid, r.experiment_id FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid
+    WHERE t.key = 'fopt.role' AND t.value = 'study' AND r.lifecycle_stage = 'active' ORDER BY r.start_time DESC LIMIT 1
+"""
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -37,6 +43,20 @@ def ui_command(runs_dir: Path, host: str, port: int) -> list[str]:
         *("--host", host, "--port", str(port), "--workers", "1"),
         *_allowed_hosts(host, port),
     ]
+
+
+def ui_url(runs_dir: Path, host: str, port: int) -> str:
+    """Where the UI shows the newest study's trials side by side; the UI's front page when no study can be read."""
+    base = f"http://{host}:{port}/"
+    try:
+        with closing(sqlite3.connect(f"file:{runs_dir.absolute() / DATABASE}?mode=ro", uri=True)) as database:
+            newest = database.execute(_NEWEST_STUDY).fetchone()
+    except sqlite3.Error:
+        newest = None
+    if newest is None:
+        return base
+    run, experiment = newest
+    return f"{base}#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={run}"
 
 
 def _allowed_hosts(host: str, port: int) -> list[str]:

