@@ -6,7 +6,9 @@ Does not score, and does not measure time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -123,11 +125,12 @@ def _all(
     hang_s: float,
     on_done: OnDone,
 ) -> list[Reply]:
+    vigil = _Vigil(server, hang_s)
     try:
-        return asyncio.run(_gather(questions, ask, hang_s=hang_s, on_done=on_done))
+        return asyncio.run(_gather(questions, ask, vigil=vigil, on_done=on_done))
     except TimeoutError:
         server.check_alive()
-        what = f"the engine gave no answer for {hang_s:g} s while its quality was evaluated"
+        what = f"the engine did nothing for {hang_s:g} s while its quality was evaluated"
         raise EngineError(what, kind=FailureKind.HANG, log_path=server.log_path) from None
     except (aiohttp.ClientError, ConnectionError) as error:
         server.check_alive()
@@ -135,11 +138,34 @@ def _all(
         raise EngineError(what, kind=FailureKind.DIED, log_path=server.log_path) from None
 
 
+class _Vigil:
+    """Ends with TimeoutError when nothing was answered and no token was computed for `hang_s`."""
+
+    def __init__(self, server: Server, hang_s: float) -> None:
+        self._server, self._hang_s = server, hang_s
+        self._num_tokens = self._count()
+        self.last_s = time.monotonic()
+
+    def _count(self) -> int:
+        statistics = self._server.statistics()
+        return statistics.prompt_tokens + statistics.generation_tokens
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._hang_s / 4)
+            if time.monotonic() - self.last_s < self._hang_s:
+                continue
+            num_tokens = await asyncio.to_thread(self._count)  # whole answers come late from a slow engine
+            if num_tokens == self._num_tokens:
+                raise TimeoutError
+            self._num_tokens, self.last_s = num_tokens, time.monotonic()
+
+
 async def _gather(
     questions: Sequence[Question],
     ask: Callable[[aiohttp.ClientSession, Question], Awaitable[Reply]],
     *,
-    hang_s: float,
+    vigil: _Vigil,
     on_done: OnDone,
 ) -> list[Reply]:
     """All at most `CONCURRENCY` at a time; the first failure cancels the rest."""
@@ -151,19 +177,33 @@ async def _gather(
         async with slots:
             reply = await ask(session, question)
         num_done += 1
+        vigil.last_s = time.monotonic()
         on_done(num_done)
         return reply
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=hang_s, sock_read=hang_s)
     connector = aiohttp.TCPConnector(limit=CONCURRENCY, keepalive_timeout=2)  # servers keep idle ones for 5 s
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), connector=connector) as session:
         tasks = [asyncio.create_task(one(question)) for question in questions]
+        watch = asyncio.create_task(vigil.watch())
         try:
-            return list(await asyncio.gather(*tasks))
+            return await _first_failure(tasks, watch)
         finally:
-            for task in tasks:
+            for task in (*tasks, watch):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, watch, return_exceptions=True)
+
+
+async def _first_failure(tasks: Sequence[asyncio.Task[Reply]], watch: asyncio.Task[None]) -> list[Reply]:
+    """The replies of all tasks, in order; raises what a task or the watch raises first."""
+    work = asyncio.gather(*tasks)
+    await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        return list(await work)
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    await watch
+    raise AssertionError("the watch ends by an error alone")
 
 
 async def _post(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
