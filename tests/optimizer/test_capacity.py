@@ -67,8 +67,8 @@ def test_an_uneven_rate_has_an_interval_that_stays_positive() -> None:
 
 
 def test_a_slow_engine_is_given_more_time(serve: Serve, client_of: ClientOf) -> None:
-    server = serve(Behaviour(ttft_s=0.25, tpot_s=0.02))
-    assert saturate(client_of(server), chats(40), concurrency=4, probe_s=0.1).value > 0
+    server = serve(Behaviour(ttft_s=0.15, tpot_s=0.01))
+    assert saturate(client_of(server), chats(40), concurrency=4, probe_s=0.08).value > 0
 
 
 def test_an_engine_too_slow_for_any_probe_is_a_failure_in_words(serve: Serve, client_of: ClientOf) -> None:

@@ -9,7 +9,7 @@ from workloads.request import Check, Request, json_text
 from workloads.workload import Workload
 
 METADATA = WorkloadMetadata(name="letters", source=Source(format="generated"), vocab_size=128)
-MAX_TOKENS = 12
+MAX_TOKENS = 8
 
 
 def letters(rng: random.Random, count: int = 8) -> str:
