@@ -16,6 +16,7 @@ _METRICS = (
     "acceptance_length",
     "worst_slo_violation",
 )
+_RUN_NAME = "attributes.`Run Name`"
 _TAGS = ("state", "feasible", "provenance", "origin")
 
 
@@ -32,6 +33,7 @@ def view_of(study_run: str) -> str:
         "orderByKey": "metrics.`objective`",
         "orderByAsc": True,
         "selectedColumns": columns,
-        "columnOrder": columns,
+        "columnOrder": [_RUN_NAME, *columns],
+        "columnWidths": {_RUN_NAME: 330, "metrics.`usd_per_million_tokens`": 170},
     }
     return json.dumps(view)
