@@ -59,10 +59,14 @@ def _status(study: StudyResult) -> Status:
 def _say_nothing(study: StudyResult) -> tuple[str, str]:
     if not study.trials:
         return "No recommendation", "The study ended before anything was measured."
-    tried = f"none of the {len(study.trials)} configurations tried gave a" if len(study.trials) != 1 else "the one tried gave no"
+    tried = (
+        "the one tried gave no"
+        if len(study.trials) == 1
+        else f"none of the {len(study.trials)} configurations tried gave a"
+    )
     return (
         "No recommendation",
-        f"Nothing can be recommended, because {tried} usable measurement. The reasons are below.",
+        f"Nothing can be recommended, because {tried} measurement. The reasons are below.",
     )
 
 
