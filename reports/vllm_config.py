@@ -47,14 +47,19 @@ def vllm_options(config: EngineConfig) -> dict[str, Any]:
         "max-model-len": config.max_model_len,
         "max-num-seqs": config.max_num_seqs,
         "max-num-batched-tokens": config.max_num_batched_tokens,
-        "enable-prefix-caching": config.enable_prefix_caching,  # false is read as --no-enable-prefix-caching
-        "enable-chunked-prefill": config.enable_chunked_prefill,
+        **_switch("enable-prefix-caching", config.enable_prefix_caching),
+        **_switch("enable-chunked-prefill", config.enable_chunked_prefill),
         "block-size": config.block_size if config.engine == "vllm" else None,
         "kv-cache-memory-bytes": config.kv_cache_memory_bytes,
         "seed": config.seed,
         "speculative-config": _speculation(config.speculative_config),
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _switch(name: str, is_on: bool) -> dict[str, bool]:
+    """Off is written `no-<name>: true`: vLLM (0.32.0) drops `<name>: false` of a config file without a word."""
+    return {name: True} if is_on else {f"no-{name}": True}
 
 
 def _speculation(speculation: SpeculativeConfig | None) -> dict[str, Any] | None:

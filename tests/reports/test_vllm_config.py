@@ -15,10 +15,12 @@ from reports.vllm_config import vllm_obstacles, vllm_options, write_vllm
 
 PARSE = """
 import json, sys
+from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.entrypoints.openai.cli_args import make_arg_parser
-parser = make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
-parsed = parser.parse_args(["serve", "--config", sys.argv[1]][1:])
+parser = FlexibleArgumentParser(prog="vllm")
+ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
+parsed = parser.parse_args(["serve", "--config", sys.argv[1]])
+parsed.model = parsed.model_tag or parsed.model
 keys = ["model", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching"]
 keys += ["kv_cache_memory_bytes", "block_size"]
 print(json.dumps({key: getattr(parsed, key) for key in keys} | {"speculative": parsed.speculative_config}))
@@ -54,6 +56,13 @@ def test_speculation_stays_a_nested_map_of_what_its_method_reads() -> None:
     assert ngram == {"method": "ngram", "num_speculative_tokens": 6, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
     draft = vllm_options(study_cases.config(speculative_config=study_cases.DRAFT))["speculative-config"]
     assert draft == {"method": "draft_model", "num_speculative_tokens": 4, "model": "models/draft"}
+
+
+def test_what_is_off_is_said_in_the_only_way_vllm_hears() -> None:
+    options = vllm_options(study_cases.config(enable_prefix_caching=False))
+    assert options["no-enable-prefix-caching"] is True
+    assert "enable-prefix-caching" not in options
+    assert False not in [value for value in options.values() if isinstance(value, bool)]
 
 
 def test_block_size_is_handed_on_only_where_vllm_measured_it() -> None:
