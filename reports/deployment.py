@@ -44,7 +44,7 @@ def make_deployment(study: StudyResult) -> Deployment:
         raise ReportError(f"study {study.name} recommends nothing: no trial gave a measurement. See its report")
     trial = study.trial(study.recommendation.trial)
     return Deployment(
-        config=_portable_config(trial.config),
+        config=portable_config(trial.config),
         artifacts=tuple(_artifacts(trial.config)),
         provenance=trial.provenance,
         study=study.name,
@@ -111,6 +111,12 @@ def portable(path: Path) -> str:
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
+def portable_config(config: EngineConfig) -> EngineConfig:
+    """The config with the paths that exist relative to the working directory where they lie below it."""
+    folders = {role: portable(Path(f)) if Path(f).exists() else f for role, f in _folders(config).items()}
+    return _with_folders(config, folders)
+
+
 def _recommended(study: StudyResult) -> int | None:
     return study.recommendation.trial if study.recommendation else None
 
@@ -136,7 +142,7 @@ def _folders(config: EngineConfig) -> dict[str, str]:
 
 def _artifacts(config: EngineConfig) -> list[ArtifactReference]:
     hashes = {role: artifact_sha256(Path(folder)) for role, folder in _folders(config).items()}
-    paths = _folders(_portable_config(config))
+    paths = _folders(portable_config(config))
     return [ArtifactReference(role=role, path=paths[role], sha256=digest) for role, digest in hashes.items() if digest]
 
 
@@ -145,11 +151,6 @@ def _with_folders(config: EngineConfig, folders: dict[str, str]) -> EngineConfig
     if speculation and "draft" in folders:
         speculation = speculation.model_copy(update={"model": folders["draft"]})
     return config.model_copy(update={"model": folders["model"], "speculative_config": speculation})
-
-
-def _portable_config(config: EngineConfig) -> EngineConfig:
-    folders = {role: portable(Path(f)) if Path(f).exists() else f for role, f in _folders(config).items()}
-    return _with_folders(config, folders)
 
 
 def _to_yaml(deployment: Deployment) -> str:

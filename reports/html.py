@@ -24,12 +24,12 @@ _INTERVAL = re.compile(r"^(.*\S) (\[[^\]]+\])$")
 
 
 def write_html(study: StudyResult, directory: Path) -> Path:
-    return write_whole(directory / REPORT_HTML, to_html(study))
+    return write_whole(directory / REPORT_HTML, to_html(study, directory))
 
 
-def to_html(study: StudyResult) -> str:
+def to_html(study: StudyResult, directory: Path | None = None) -> str:
     """The page; everything that came from outside is escaped."""
-    story = tell(study)
+    story = tell(study, directory)
     return (
         _environment()
         .get_template("report.html.j2")

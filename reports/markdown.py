@@ -19,7 +19,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
 
 def write_markdown(study: StudyResult, directory: Path) -> Path:
-    return write_whole(directory / REPORT_MD, to_markdown(tell(study)))
+    return write_whole(directory / REPORT_MD, to_markdown(tell(study, directory)))
 
 
 def to_markdown(story: Story) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from optimizer.results import StudyResult
 from reports.caveats import caveats, provenance
 from reports.comparison import Pair, chosen_word, comparison_table, pairs, recommended_trial
 from reports.config_words import changes
 from reports.cost_table import cost_table
+from reports.deployment import BEST, portable
 from reports.headline import Fact, Headline, facts, headline
 from reports.numbers import three_digits
 from reports.quality_table import quality_table
@@ -56,8 +58,9 @@ class Story:
     caveats: list[str]
 
 
-def tell(study: StudyResult) -> Story:
-    """The study as a story."""
+def tell(study: StudyResult, directory: Path | None = None) -> Story:
+    """The study as a story; `directory` is where its files lie, `runs/<name>` unless told."""
+    best = portable((directory or Path("runs") / study.name) / BEST)
     found, top = pairs(study), headline(study)
     return Story(
         title=f"{study.workload_name}: which settings serve it best",
@@ -79,7 +82,7 @@ def tell(study: StudyResult) -> Story:
         provenance=provenance(study),
         workload=_workload(study),
         environment=list(study.environment.items()),
-        commands=_commands(study),
+        commands=_commands(study, best),
         caveats=caveats(study),
     )
 
@@ -120,7 +123,7 @@ def _workload(study: StudyResult) -> list[tuple[str, str]]:
     return [*told, ("fingerprint", study.workload_fingerprint)]
 
 
-def _commands(study: StudyResult) -> list[str]:
+def _commands(study: StudyResult, best: str) -> list[str]:
     """What to type; WORKLOAD stands for the file, whose path a report does not know."""
     slos = "".join(f" --slo {shlex.quote(slo)}" for slo in study.slos)
     search = (
@@ -128,6 +131,6 @@ def _commands(study: StudyResult) -> list[str]:
     )
     found = [f"{search} --seed {study.seed}"]
     if study.recommendation:
-        found.insert(0, f"fopt serve runs/{study.name}/best.yaml")
-        found.append(f"fopt verify runs/{study.name}/best.yaml WORKLOAD")
+        found.insert(0, f"fopt serve {shlex.quote(best)}")
+        found.append(f"fopt verify {shlex.quote(best)} WORKLOAD")
     return found

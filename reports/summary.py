@@ -6,6 +6,7 @@ Does not print: the command line draws the tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optimizer.results import StudyResult
@@ -25,9 +26,9 @@ class Summary:
     serve: str  # the command that serves the recommendation; empty when there is none
 
 
-def summarize(study: StudyResult) -> Summary:
-    """The part of the story that fits a terminal."""
-    story = tell(study)
+def summarize(study: StudyResult, directory: Path | None = None) -> Summary:
+    """The part of the story that fits a terminal; `directory` is where the study's files lie."""
+    story = tell(study, directory)
     tables = (story.changes, story.comparison, story.slos, story.advice, story.problems)
     return Summary(
         headline=story.headline,

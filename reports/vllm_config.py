@@ -80,7 +80,7 @@ def _comment(config: EngineConfig) -> str:
     if config.engine == "bundled":
         notes.append(
             "It was measured on fopt's bundled engine, not on vLLM: the settings carry over, the numbers may not. "
-            "Before you rely on it, measure it on vLLM too (fopt run --engine vllm)."
+            "Before you rely on it, start it and measure it there too (fopt replay WORKLOAD --url ...)."
         )
         block = f"block-size ({config.block_size} in fopt's engine; vLLM on a CPU takes multiples of 32)"
         notes.append(f"Left to vLLM: {block}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimizer.results import StudyResult
-from reports.deployment import write_best
+from reports.deployment import portable_config, write_best
 from reports.html import write_html
 from reports.markdown import write_markdown
 from reports.tables import write_tables
@@ -20,5 +20,6 @@ def write_reports(study: StudyResult, directory: Path) -> list[Path]:
     paths = []
     if study.recommendation:
         paths.append(write_best(study, directory))
-        paths.append(write_vllm(study.trial(study.recommendation.trial).config, directory))
+        config = study.trial(study.recommendation.trial).config
+        paths.append(write_vllm(portable_config(config), directory))
     return [*paths, write_html(study, directory), write_markdown(study, directory), *write_tables(study, directory)]
