@@ -16,7 +16,7 @@ from optimizer.errors import OptimizerError
 from optimizer.model_vocabulary import vocab_size
 from optimizer.placement import Placement
 from optimizer.quality.examiner import Examiner
-from optimizer.quality.looks import Look, decides, look_at
+from optimizer.quality.looks import Look, decides, plan_looks
 from optimizer.quality.queries import PromptWriter
 from optimizer.quality.reference import Reference, load_reference, save_reference
 from optimizer.quality.sample import QualitySample, choose_sample
@@ -36,9 +36,9 @@ def reference_config(default: EngineConfig) -> EngineConfig:
 class QualityEvaluator:
     """Scores quality classes against one reference on one set of requests.
 
-    A floor is decided in at most two looks: `num_requests` requests, and when the interval then straddles the floor
-    `num_requests_max`. Each look's 95% interval errs at its low end with 2.5%, so a class under the floor is accepted
-    with at most 5% (union bound over the looks).
+    A floor is decided in looks (see `plan_looks`), of which two may accept: `num_requests` requests, and when the
+    interval then straddles the floor `num_requests_max`. Each look's 95% interval errs at its low end with 2.5%, so a
+    class under the floor is accepted with at most 5% (union bound over the two).
 
     Args:
         directory: `<study>/quality`; holds the reference and one JSON file a class, which a resumed study reuses.
@@ -94,7 +94,7 @@ class QualityEvaluator:
 
     def _evaluate(self, examiner: Examiner, quality_class: str) -> QualityScore:
         if quality_class == self.reference_class:
-            self._reference = examiner.make_reference(self._sample.requests, scale=self._scale)
+            self._reference = examiner.make_reference(self._sample.requests, extension=self._extension)
             save_reference(self._reference_path, self._reference)
             return reference_score(quality_class, self._reference, requests=self._requests, notes=self._sample.notes)
         if self._reference is None:
@@ -104,21 +104,20 @@ class QualityEvaluator:
         return self._look_until_decided(examiner, quality_class, self._reference)
 
     def _look_until_decided(self, examiner: Examiner, quality_class: str, reference: Reference) -> QualityScore:
-        first = look_at(reference, self._num_requests, scale=1.0)
-        last = look_at(reference, self._num_requests_max, scale=self._scale)
+        looks = plan_looks(reference, first=self._num_requests, last=self._num_requests_max, floor=self._floor)
         done, compared = Look(0, 0), Compared(divergences=(), scores=())
-        for look in (first, last):
+        for look in looks:
             compared = compared.and_more(examiner.compare(reference, self._requests, done=done, look=look))
             done, notes = look, self._sample.notes
             score = quality_score(quality_class, reference, compared, requests=self._requests, notes=notes)
-            if self._floor is None or decides(score.quality, self._floor):
+            if self._floor is None or decides(look, score.quality, self._floor):
                 return score
         num_requests = done.num_scored or done.num_forced
         more = f"{num_requests} requests do not decide the floor of {self._floor:g}: more requests are needed"
         return score.model_copy(update={"note": f"{score.note}. {more}"})
 
     @property
-    def _scale(self) -> float:
+    def _extension(self) -> float:
         return self._num_requests_max / self._num_requests
 
     @cached_property

@@ -32,8 +32,11 @@ class Examiner:
     def __init__(self, server: Server, prompts: PromptWriter, *, hang_s: float, report: Report) -> None:
         self._server, self._prompts, self._hang_s, self._report = server, prompts, hang_s, report
 
-    def make_reference(self, requests: Sequence[Request], *, scale: float) -> Reference:
+    def make_reference(self, requests: Sequence[Request], *, extension: float) -> Reference:
         """The server's own answers to all requests, the first ones with its distributions.
+
+        Args:
+            extension: how many times the forced tokens of a first look may be needed where no checks decide.
 
         Raises:
             OptimizerError: it answers none of them.
@@ -47,6 +50,8 @@ class Examiner:
         ]
         if not answered:
             raise OptimizerError(f"the reference engine answers no quality request: {_first_refusal(replies)}")
+        scores = [score_answer(request, answer.text) for request, answer in answered]
+        scale = 1.0 if any(scores) else extension
         lengths = [(len(answer.prompt_ids), len(answer.response_ids)) for _, answer in answered]
         forced = [answer for _, answer in answered[: num_forced(lengths, scale=scale)]]
         tops = score_all(self._server, forced, hang_s=self._hang_s, on_done=self._progress("quality reference", forced))
@@ -56,10 +61,10 @@ class Examiner:
                 request_id=request.request_id,
                 prompt_ids=answer.prompt_ids,
                 response_ids=answer.response_ids,
-                score=score_answer(request, answer.text),
+                score=score,
                 top=top,
             )
-            for (request, answer), top in zip(answered, padded, strict=True)
+            for (request, answer), score, top in zip(answered, scores, padded, strict=True)
         ]
         return Reference(answers=tuple(answers), num_refused=len(requests) - len(answered))
 

@@ -20,6 +20,21 @@ class Look(NamedTuple):
 
     num_scored: int
     num_forced: int
+    may_accept: bool = True  # else it can only reject
+
+
+def plan_looks(reference: Reference, *, first: int, last: int, floor: float | None) -> tuple[Look, ...]:
+    """What is compared before each decision; without a floor there is nothing to decide and one look.
+
+    A third of the first look can reject what is clearly damaged. `first` requests can accept, and when they do not
+    decide `last` requests are the final word. Where checks decide, later looks add no tokens to the divergence.
+    """
+    if floor is None:
+        return (look_at(reference, first, scale=1.0),)
+    extension = 1.0 if reference.compares_checks else last / first
+    glance = look_at(reference, max(1, first // 3), scale=1 / 3)._replace(may_accept=False)
+    planned = (glance, look_at(reference, first, scale=1.0), look_at(reference, last, scale=extension))
+    return tuple(look for i, look in enumerate(planned) if i == 0 or look[:2] != planned[i - 1][:2])
 
 
 def look_at(reference: Reference, num_requests: int, *, scale: float) -> Look:
@@ -42,6 +57,6 @@ def num_forced(lengths: Iterable[tuple[int, int]], *, scale: float) -> int:
     return num_sequences
 
 
-def decides(quality: Estimate, floor: float) -> bool:
-    """Whether the interval lies on one side of the floor."""
-    return quality.low >= floor or quality.high < floor
+def decides(look: Look, quality: Estimate, floor: float) -> bool:
+    """Whether the interval lies on one side of the floor, and this look may say so."""
+    return quality.high < floor or (look.may_accept and quality.low >= floor)

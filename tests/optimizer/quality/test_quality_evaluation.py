@@ -47,7 +47,7 @@ def test_a_damaged_candidate_is_scored_on_the_same_requests_and_fails_the_floor(
     quality.score(serve(Behaviour()), REFERENCE)
     score = quality.score(serve(Behaviour(damage=1.0)), INT4)
     assert score.quality.high < 0.99
-    assert score.num_requests == 20  # one look was enough
+    assert score.num_requests == 6  # a glance was enough
     assert score.top1_agreement is not None
     assert score.top1_agreement.value < 0.95
     assert score.kl_nats is not None

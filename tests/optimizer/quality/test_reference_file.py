@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from optimizer.quality.divergence import top_logprobs
-from optimizer.quality.looks import Look, look_at, num_forced
+from optimizer.quality.looks import Look, decides, look_at, num_forced, plan_looks
 from optimizer.quality.reference import Reference, ReferenceAnswer, load_reference, save_reference
+from workloads.estimate import Estimate
 
 
 def answer(name: str, *, score: float | None, forced: bool, width: int = 2) -> ReferenceAnswer:
@@ -70,3 +71,31 @@ def test_long_prompts_and_long_answers_bound_what_is_scored_token_by_token(
     lengths: list[tuple[int, int]], expected: int
 ) -> None:
     assert num_forced(lengths, scale=1.0) == expected
+
+
+def scored(num_answers: int) -> Reference:
+    return Reference(answers=tuple(answer(f"r{i}", score=1.0, forced=i < 20) for i in range(num_answers)))
+
+
+def test_a_glance_can_only_reject_and_two_looks_may_accept() -> None:
+    looks = plan_looks(scored(90), first=30, last=60, floor=0.99)
+    assert looks == (Look(10, 20, may_accept=False), Look(30, 20), Look(60, 20))
+
+
+def test_a_look_that_adds_nothing_is_not_taken() -> None:
+    assert len(plan_looks(scored(30), first=30, last=60, floor=0.99)) == 2
+
+
+def test_without_a_floor_there_is_one_look() -> None:
+    assert plan_looks(scored(90), first=30, last=60, floor=None) == (Look(30, 20),)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "may_accept", "expected"),
+    [(0.995, 1.0, True, True), (0.995, 1.0, False, False), (0.9, 0.98, False, True), (0.98, 1.0, True, False)],
+)
+def test_a_floor_is_decided_on_one_side_of_the_interval(
+    low: float, high: float, may_accept: bool, expected: bool
+) -> None:
+    estimate = Estimate(value=(low + high) / 2, low=low, high=high, num_samples=50)
+    assert decides(Look(30, 20, may_accept), estimate, 0.99) is expected
