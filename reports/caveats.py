@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from optimizer.results import Provenance, StudyResult, TrialState
 from reports.comparison import recommended_trial
-from reports.measured import is_usable, num_requests
+from reports.measured import has_placeholder, is_usable, num_requests
 from reports.numbers import duration
 
 _P99_REQUESTS = 500
@@ -18,7 +18,7 @@ _P95_REQUESTS = 200  # ten requests beyond p95
 
 def caveats(study: StudyResult) -> list[str]:
     """Sentences, the study's own notes last."""
-    found = [*_provenance(study), *_samples(study), *_selection(study)]
+    found = [*_provenance(study), *_samples(study), *_prices(study), *_selection(study)]
     notes = [*study.notes, *(study.verification.notes if study.verification else ())]
     return [*found, *(_sentence(note) for note in notes)]
 
@@ -49,17 +49,32 @@ def _provenance(study: StudyResult) -> Iterator[str]:
 
 
 def _samples(study: StudyResult) -> Iterator[str]:
+    checked = study.verification
+    if checked and checked.num_requests < _P95_REQUESTS:
+        rests = _slowest(checked.num_requests)
+        yield f"The comparison replayed {checked.num_requests} requests a run, so its p95 rests on {rests}."
     counts = [num_requests(trial) for trial in study.trials if is_usable(trial) and num_requests(trial)]
     if not counts:
         return
     fewest = min(counts)
     if fewest < _P95_REQUESTS:
         yield (
-            f"A trial replayed as few as {fewest} requests, so its p95 rests on the slowest {max(1, fewest // 20)}: "
-            "look at the intervals."
+            f"A trial replayed as few as {fewest} requests, so its p95 rests on {_slowest(fewest)}: look at the "
+            "intervals."
         )
     if fewest < _P99_REQUESTS:
         yield f"No p99 is shown: it takes {_P99_REQUESTS} requests, and a trial replayed {fewest}."
+
+
+def _slowest(num_requests: int) -> str:
+    beyond = max(1, num_requests // 20)
+    return "the slowest one" if beyond == 1 else f"the {beyond} slowest"
+
+
+def _prices(study: StudyResult) -> Iterator[str]:
+    trial = recommended_trial(study)
+    if trial is not None and has_placeholder(trial):
+        yield "The price is a placeholder: how many times cheaper holds, the dollars do not. Tell yours with --price."
 
 
 def _selection(study: StudyResult) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optimizer.results import StudyResult, TrialResult
-from reports.measured import COST, LATENCY, QUALITY, bare, estimate_cell, is_settled, is_usable, number_of
+from reports.measured import COST, LATENCY, QUALITY, estimate_cell, is_settled, is_usable, number_of
 from reports.numbers import has_interval, times_better
 from reports.table import NOTHING, Cell, Column, Table
 from reports.words import MetricWords, metric_words
@@ -20,7 +20,7 @@ _WITHOUT_VERIFICATION = (LATENCY, "p95_ttft_ms", "p95_tpot_ms", "output_throughp
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One metric of both configs; `improvement` above 1 is better, and bare when the two were not interleaved."""
+    """One metric of both configs; `improvement` above 1 is better, and from two runs apart it has a wide interval."""
 
     metric: str
     default: Estimate
@@ -89,12 +89,21 @@ def _search_pairs(default: TrialResult, trial: TrialResult, metrics: list[str] |
     found = []
     for metric in metrics:
         theirs, mine = number_of(default, metric), number_of(trial, metric)
-        if theirs and mine and theirs.value > 0 and mine.value > 0 and is_usable(default):
-            gain = theirs.value / mine.value
-            improvement = bare(gain if metric_words(metric).lower_is_better else 1 / gain)
-            pair = Pair(metric=metric, default=theirs, recommended=mine, improvement=improvement, source=SEARCH)
-            found.append(pair)
+        if theirs and mine and min(theirs.low, mine.low) > 0 and is_usable(default):
+            lower = metric_words(metric).lower_is_better
+            gain = ratio(theirs, mine) if lower else ratio(mine, theirs)
+            found.append(Pair(metric=metric, default=theirs, recommended=mine, improvement=gain, source=SEARCH))
     return found
+
+
+def ratio(one: Estimate, other: Estimate) -> Estimate:
+    """one / other of two runs apart: the quotients of their intervals' far ends, wider than either interval alone."""
+    return Estimate(
+        value=one.value / other.value,
+        low=one.low / other.high,
+        high=one.high / other.low,
+        num_samples=min(one.num_samples, other.num_samples),
+    )
 
 
 def comparison_table(study: StudyResult) -> Table:
@@ -127,5 +136,5 @@ def _improvement_cell(pair: Pair) -> Cell:
     if found is None:
         return NOTHING
     tone = ("good" if found.value > 1 else "bad") if pair.is_proved else ""
-    title = "" if has_interval(found) else "measured one after the other in the search, so without an interval"
+    title = "" if pair.source == HELD_OUT else "from two runs apart, so its interval is wide"
     return Cell(text=times_better(found), sort=found.value, tone=tone, title=title)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from optimizer.results import Provenance, StudyResult, TrialResult
 from reports.comparison import HELD_OUT, Pair, pair_of, pairs, recommended_trial
-from reports.measured import COST, LATENCY, QUALITY, money, number_of, slo_value
+from reports.measured import COST, LATENCY, QUALITY, has_placeholder, money, number_of, slo_value
 from reports.numbers import has_interval, share, three_digits, times, verdict, with_interval
 from reports.words import metric_words
 from workloads.estimate import Estimate
@@ -128,7 +128,7 @@ def _gains(study: StudyResult) -> str:
     found = pairs(study)
     clauses = {
         "latency": _latency_clause(pair_of(found, LATENCY)),
-        "cost": _cost_clause(pair_of(found, COST)),
+        "cost": _cost_clause(study, pair_of(found, COST)),
         "quality": _quality_clause(study, pair_of(found, QUALITY)),
     }
     asked = [name for name in clauses if name in study.objective]
@@ -143,24 +143,27 @@ def _latency_clause(pair: Pair | None) -> str:
         return ""
     gain = pair.improvement
     numbers = f"{_ms(pair.recommended)} instead of {_ms(pair.default)}"
-    if not 0.97 < gain.value < 1.03:
+    if pair.is_proved or not has_interval(gain):
         much, word = (gain.value, "sooner") if gain.value > 1 else (1 / gain.value, "later")
         return f"95 of 100 answers are complete within {numbers} ({times(much)} {word})"
-    return f"answers take about as long as before ({numbers} for 95 of 100)"
+    return f"answers take about as long as before ({numbers} for 95 of 100, no clear difference)"
 
 
 def _ms(estimate: Estimate) -> str:
     return f"{three_digits(estimate.value)} ms"
 
 
-def _cost_clause(pair: Pair | None) -> str:
-    if pair is None:
+def _cost_clause(study: StudyResult, pair: Pair | None) -> str:
+    """Dollars only where the price is one."""
+    trial = recommended_trial(study)
+    if pair is None or trial is None or pair.improvement is None:
         return ""
+    if has_interval(pair.improvement) and not pair.is_proved:
+        return "the cost does not clearly differ"
     mine, theirs = pair.recommended.value, pair.default.value
-    if abs(mine / theirs - 1) < 0.02:
-        return "the cost stays the same"
     change = f"{abs(1 - mine / theirs):.0%} {'less' if mine < theirs else 'more'}"
-    return f"a million tokens cost {change} (${three_digits(mine)} instead of ${three_digits(theirs)})"
+    dollars = "" if has_placeholder(trial) else f" (${three_digits(mine)} instead of ${three_digits(theirs)})"
+    return f"a million tokens cost {change}{dollars}"
 
 
 def _quality_clause(study: StudyResult, pair: Pair | None) -> str:
@@ -209,7 +212,8 @@ def _fact(trial: TrialResult, metric: str, pair: Pair | None) -> Fact | None:
     words = metric_words(metric)
     value = f"${three_digits(estimate.value)}" if words.unit == "USD" else _plain(estimate, words.style, words.unit)
     name = words.name if words.name.startswith("p95") else words.name.capitalize()
-    return Fact(name=name, value=value, detail=_detail(estimate, metric, pair))
+    invented = " · at a placeholder price" if metric == COST and has_placeholder(trial) else ""
+    return Fact(name=name, value=value, detail=_detail(estimate, metric, pair) + invented)
 
 
 def _plain(estimate: Estimate, style: str, unit: str) -> str:

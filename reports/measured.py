@@ -42,6 +42,11 @@ def num_requests(trial: TrialResult) -> int:
     return int(trial.metrics.get("completed", 0))
 
 
+def has_placeholder(trial: TrialResult) -> bool:
+    """Its price was made up by us: ratios of dollars mean something, dollars do not."""
+    return trial.cost is not None and "placeholder" in trial.cost.price_source
+
+
 def is_usable(trial: TrialResult) -> bool:
     """Its measurement means something: complete and not void."""
     return trial.state is TrialState.COMPLETE and not trial.reason

@@ -144,6 +144,12 @@ _METRICS = {
     ),
     "output_throughput": MetricWords(name="output throughput", unit="tokens/s", lower_is_better=False),
     "total_token_throughput": MetricWords(name="total throughput", unit="tokens/s", lower_is_better=False),
+    "saturation_throughput": MetricWords(
+        name="throughput at saturation",
+        means="input and output tokens per second when there is always work",
+        unit="tokens/s",
+        lower_is_better=False,
+    ),
     "slo_attainment": MetricWords(
         name="requests within limits",
         means="share of requests that meet every SLO",

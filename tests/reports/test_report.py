@@ -116,6 +116,27 @@ def test_the_objective_comes_first_in_the_headline(study: StudyResult) -> None:
     assert sentence.startswith("With the recommended settings a million tokens cost 29% less")
 
 
+def test_a_saving_inside_the_noise_is_not_claimed(study: StudyResult) -> None:
+    best = study.trials[7]
+    assert best.cost
+    unsure = best.cost.model_copy(update={"usd_per_million_tokens": study_cases.bounded(0.05, 0.03, 0.08)})
+    trials = tuple(best.model_copy(update={"cost": unsure}) if t is best else t for t in study.trials)
+    told = study.model_copy(update={"trials": trials})
+    assert "the cost does not clearly differ" in headline(told).sentence
+
+
+def test_dollars_at_a_placeholder_price_are_not_headlines(study: StudyResult) -> None:
+    trials = tuple(
+        t.model_copy(update={"cost": t.cost.model_copy(update={"price_source": "placeholder: set --price"})})
+        if t.cost
+        else t
+        for t in study.trials
+    )
+    told = study.model_copy(update={"trials": trials})
+    assert "a million tokens cost 29% less, and" in headline(told).sentence
+    assert "placeholder" in to_markdown(tell(told)).split("## Before you rely on it")[1]
+
+
 def test_an_unverified_recommendation_is_told_as_flattered() -> None:
     assert "not checked again" in headline(study_cases.bare()).trust
     interrupted = study_cases.study(verification=None, interrupted=True)
