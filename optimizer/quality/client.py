@@ -18,7 +18,7 @@ import aiohttp
 from engine.backend import EngineError, FailureKind, Server
 from optimizer.quality.divergence import TopLogprobs, top_logprobs
 
-CONCURRENCY = 32
+CONCURRENCY = 64
 TOP_LOGPROBS = 8  # the divergence is a lower bound whatever it is; vLLM allows up to 20
 
 Question = TypeVar("Question")

@@ -16,7 +16,7 @@ from optimizer.errors import OptimizerError
 from optimizer.model_vocabulary import vocab_size
 from optimizer.placement import Placement
 from optimizer.quality.examiner import Examiner
-from optimizer.quality.looks import Look, decides, plan_looks
+from optimizer.quality.looks import Look, decides, is_futile, plan_looks
 from optimizer.quality.queries import PromptWriter
 from optimizer.quality.reference import Reference, load_reference, save_reference
 from optimizer.quality.sample import QualitySample, choose_sample
@@ -112,6 +112,8 @@ class QualityEvaluator:
             score = quality_score(quality_class, reference, compared, requests=self._requests, notes=notes)
             if self._floor is None or decides(look, score.quality, self._floor):
                 return score
+            if is_futile(look, score.quality, self._floor):
+                break
         num_requests = done.num_scored or done.num_forced
         more = f"{num_requests} requests do not decide the floor of {self._floor:g}: more requests are needed"
         return score.model_copy(update={"note": f"{score.note}. {more}"})

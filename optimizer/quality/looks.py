@@ -60,3 +60,11 @@ def num_forced(lengths: Iterable[tuple[int, int]], *, scale: float) -> int:
 def decides(look: Look, quality: Estimate, floor: float) -> bool:
     """Whether the interval lies on one side of the floor, and this look may say so."""
     return quality.high < floor or (look.may_accept and quality.low >= floor)
+
+
+def is_futile(look: Look, quality: Estimate, floor: float) -> bool:
+    """Whether more requests are not worth their time: the value itself is under the floor after a full look.
+
+    Giving up early never accepts anything, so it does not add to the risk of a wrong acceptance.
+    """
+    return look.may_accept and quality.value < floor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optimizer.quality.divergence import top_logprobs
-from optimizer.quality.looks import Look, decides, look_at, num_forced, plan_looks
+from optimizer.quality.looks import Look, decides, is_futile, look_at, num_forced, plan_looks
 from optimizer.quality.reference import Reference, ReferenceAnswer, load_reference, save_reference
 from workloads.estimate import Estimate
 
@@ -99,3 +99,10 @@ def test_a_floor_is_decided_on_one_side_of_the_interval(
 ) -> None:
     estimate = Estimate(value=(low + high) / 2, low=low, high=high, num_samples=50)
     assert decides(Look(30, 20, may_accept), estimate, 0.99) is expected
+
+
+def test_a_value_under_the_floor_after_a_full_look_is_not_worth_more_requests() -> None:
+    estimate = Estimate(value=0.98, low=0.96, high=1.0, num_samples=300)
+    assert is_futile(Look(300, 80), estimate, 0.99)
+    assert not is_futile(Look(100, 30, may_accept=False), estimate, 0.99)
+    assert not is_futile(Look(300, 80), estimate, 0.97)
