@@ -44,7 +44,9 @@ class Question(_File):
             "base config": self.base_fingerprint == other.base_fingerprint,
             "workload": self.workload_fingerprint == other.workload_fingerprint,
         }
-        differing = [f"its {name} is {mine}, not {theirs}" for name, (mine, theirs) in wishes.items() if mine != theirs]
+        differing = [
+            f"it has the {name} {mine}, not {theirs}" for name, (mine, theirs) in wishes.items() if mine != theirs
+        ]
         differing += [f"it has another {name}" for name, same in hidden.items() if not same]
         if differing:
             what = " and ".join(differing)

@@ -32,12 +32,12 @@ EFFECTS: dict[tuple[str, Value], Effect] = {
     ("quantization.weights", "int4_g64"): Effect(-0.10, -0.05),
     ("quantization.weights", "int4_g32"): Effect(-0.05, -0.05),
     ("dtype", "float32"): Effect(0.00, 0.20),
-    ("enable_prefix_caching", False): Effect(0.10, 0.10),
+    ("enable_prefix_caching", False): Effect(0.20, 0.20),
 }
 PER_HALVING: dict[str, Effect] = {
-    "max_num_seqs": Effect(0.03, 0.08),
+    "max_num_seqs": Effect(0.00, 0.05),
     "max_num_batched_tokens": Effect(0.00, 0.02),
-    "num_threads": Effect(0.10, 0.30),
+    "num_threads": Effect(0.25, 0.30),
 }
 
 

@@ -25,11 +25,14 @@ def similarity_tables(space: SearchSpace) -> list[Floats]:
 
 def similarities(tables: list[Floats], a: Codes, b: Codes) -> Floats:
     """(1 + parameters + 1, len(a), len(b)): a constant, one slice per parameter, and all pairs of parameters."""
-    per_parameter = np.stack([table[a[:, g]][:, b[:, g]] for g, table in enumerate(tables)])
-    total = per_parameter.sum(axis=0)
+    found = np.ones((len(tables) + 2, len(a), len(b)))
+    squares = np.zeros(found.shape[1:])
+    for g, table in enumerate(tables):
+        np.take(table[:, b[:, g]], a[:, g], axis=0, out=found[g + 1], mode="clip")  # rows are contiguous this way round
+        squares += found[g + 1] ** 2
     num_pairs = max(1.0, len(tables) * (len(tables) - 1) / 2)
-    pairs = (total**2 - np.einsum("gij,gij->ij", per_parameter, per_parameter)) / (2 * num_pairs)
-    return np.concatenate([np.ones((1, *total.shape)), per_parameter, pairs[None]])
+    found[-1] = (found[1:-1].sum(axis=0) ** 2 - squares) / (2 * num_pairs)
+    return found
 
 
 def _table(parameter: Parameter) -> Floats:

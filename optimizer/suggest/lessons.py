@@ -20,7 +20,7 @@ from optimizer.suggest.pool import assignment_key
 from optimizer.suggest.suggester import Observation, Problem
 
 SMALLEST_LOSS = 1e-4  # of quality: less is noise
-MOST = 64  # observations that a surrogate is conditioned on
+MOST = 48  # observations that a surrogate is conditioned on
 _LEAST_SLACK = -0.98  # keeps the logarithm of 1 + violation finite
 
 

@@ -29,7 +29,9 @@ from optimizer.suggest.quality_prediction import QualityModel
 from optimizer.suggest.suggester import Observation, Problem, Proposal
 from search_spaces.parameter import Assignment
 
-PRIOR = Prior(constant=0.1, parameter=0.2, pairs=0.2, noise=0.03)  # of log(value / default's)
+# Of log(value / default's). Small and wide: most parameters hardly matter, some matter much.
+PRIOR = Prior(constant=0.05, parameter=0.06, pairs=0.06, noise=0.02, spread=1.0)
+OBJECTIVE_EVERY = 3  # one proposal in so many pursues the user's objective, the others the front
 REACH = 1.5  # the front is looked for up to this many times the default's latency and cost
 WIDEST_LOSS = 0.05  # and up to this loss of quality where no SLO bounds it
 WORTHWHILE = 0.01  # expected decrease of the objective's logarithm below which only the front is pursued
@@ -89,7 +91,7 @@ class SurrogateSuggester:
         left = np.setdiff1d(np.arange(len(self._pool)), indices_of(self._pool, tried))
         if not len(left):
             return None
-        gain, origin = self._gain(history, left, pursue_objective=len(tried) % 2 == 0)
+        gain, origin = self._gain(history, left, pursue_objective=len(tried) % OBJECTIVE_EVERY == 0)
         largest = np.flatnonzero(gain >= gain.max())
         rng = np.random.default_rng([self._problem.seed, len(tried)])
         return Proposal(dict(self._pool.assignments[int(left[rng.choice(largest)])]), origin)

@@ -140,8 +140,8 @@ def test_telling_twice_is_harmless_and_telling_what_was_not_asked_is_an_error(tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"objective": "cost"}, "its objective is latency, not cost"),
-        ({"slos": "quality>=0.9"}, "its SLOs is quality>=0.99, not quality>=0.9"),
+        ({"objective": "cost"}, "it has the objective latency, not cost"),
+        ({"slos": "quality>=0.9"}, "it has the SLOs quality>=0.99, not quality>=0.9"),
         ({"base": EngineConfig(model="other")}, "it has another base config"),
         ({"workload_fingerprint": "v"}, "it has another workload"),
         ({"space": SPACE.model_copy(update={"fixed": {"seed": 1}})}, "it has another search space"),
