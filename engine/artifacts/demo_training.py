@@ -23,7 +23,7 @@ TARGET_SHAPE = LlamaShape(
     vocab_size=VOCAB_SIZE, hidden_size=256, num_layers=6, num_heads=4, num_kv_heads=2, intermediate_size=768
 )
 Shares = tuple[tuple[str, float], ...]
-STAGE_SHARES: Shares = (("stage0", 0.07), ("stage1", 0.28), ("stage2", 0.35), ("stage3", 0.30))
+STAGE_SHARES: Shares = (("stage0", 0.05), ("stage1", 0.22), ("stage2", 0.38), ("stage3", 0.35))
 TASK_NAMES = ("extraction", "edit", "table", "text")
 EVAL_BATCH_TOKENS = 8192
 
@@ -81,6 +81,7 @@ def train_target(args: argparse.Namespace, log: Log) -> None:
     """The whole run: batches, updates, evaluations, checkpoints."""
     model = new_model(TARGET_SHAPE, args.seed)
     trainer = Trainer(model, Schedule(num_steps=args.steps, learning_rate=args.learning_rate))
+    model.bfloat16()  # as it is served; the trainer keeps float32 masters
     checkpoint = args.corpus / f"{args.name}.safetensors"
     if checkpoint.exists():
         trainer.resume(checkpoint)
@@ -114,10 +115,10 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("build/demo"))
     parser.add_argument("--out", type=Path, default=Path("workloads/demo/models"))
     parser.add_argument("--name", default="target")
-    parser.add_argument("--steps", type=int, default=1700)
-    parser.add_argument("--batch-tokens", type=int, default=3072)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=0.005)
-    parser.add_argument("--eval-every", type=int, default=200)
+    parser.add_argument("--eval-every", type=int, default=300)
     parser.add_argument("--num-eval", type=int, default=150)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)

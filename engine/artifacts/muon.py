@@ -13,15 +13,19 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
-    """Roughly replace the singular values of every matrix of ``stack`` [count, rows, columns] by one."""
+    """Roughly replace the singular values of every matrix of ``stack`` [count, rows, columns] by one.
+
+    The iteration only needs singular values near one, so it runs in bf16, as Jordan et al. do.
+    """
     a, b, c = NEWTON_SCHULZ
     tall = stack.shape[1] > stack.shape[2]
     x = stack.transpose(1, 2) if tall else stack
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return torch.transpose(x, 1, 2) if tall else x
+        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+    x = x.to(stack.dtype)
+    return x.transpose(1, 2) if tall else x
 
 
 class MasterWeights:
