@@ -79,6 +79,7 @@ class EngineConfig(_Frozen):
     block_size: int = Field(default=16, ge=1)  # tokens per KV block
     kv_cache_memory_bytes: int | None = Field(default=None, gt=0)  # None: the engine decides
     num_threads: int | None = Field(default=None, ge=1)  # CPU threads; None: every core it may use
+    enforce_eager: bool = False  # no compiled steps
     seed: int = 0
     hardware: Hardware = Hardware()
 
@@ -94,7 +95,8 @@ class EngineConfig(_Frozen):
     def quality_class(self) -> str:
         """Key of everything that changes the numbers the model computes; lossless speculation does not."""
         parts = self.quantization
-        return f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
+        numbers = f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
+        return f"{numbers}/eager" if self.enforce_eager else numbers
 
     def fingerprint(self) -> str:
         """Twelve hex digits that name this config whatever its key order."""

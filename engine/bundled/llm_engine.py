@@ -5,6 +5,7 @@ Does not know HTTP or text. Single-threaded: add, abort and step are called from
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +20,14 @@ from engine.bundled.errors import (
     RequestError,
     UnsupportedError,
 )
+from engine.bundled.fused.fused_model import FusedModel
+from engine.bundled.fused.library import UnavailableError
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
 from engine.bundled.loader import LoadedModel, load_model
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
 from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
-from engine.bundled.paged_model import PagedModel
+from engine.bundled.paged_model import Model, PagedModel
 from engine.bundled.quantization import quantize
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import ScheduledSequence, Scheduler
@@ -45,6 +48,8 @@ __all__ = [
     "TokenLogprob",
     "UnsupportedError",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 class LLMEngine:
@@ -182,7 +187,18 @@ class LLMEngine:
             device=self.device,
         )
 
-    def _paged(self, model: LoadedModel) -> PagedModel:
+    def _paged(self, model: LoadedModel) -> Model:
+        """Compiled where this machine can, else eager."""
+        if self.device.type == "cpu" and not self.config.enforce_eager:
+            try:
+                return FusedModel(
+                    model,
+                    num_blocks=self.num_blocks,
+                    block_size=self.config.block_size,
+                    max_positions=self.max_model_len,
+                )
+            except UnavailableError as reason:
+                _log.warning("no compiled steps, several times slower: %s", reason)
         speculation = self.config.speculative_config
         return PagedModel(
             model,

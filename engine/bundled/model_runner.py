@@ -13,7 +13,7 @@ import torch
 
 from engine.bundled.batch import Span
 from engine.bundled.outputs import TokenLogprob
-from engine.bundled.paged_model import Forward, PagedModel
+from engine.bundled.paged_model import Forward, Model
 from engine.bundled.sampling import draw_rows, mask_stop_tokens_, token_logprobs
 from engine.bundled.scheduler import ScheduledSequence
 from engine.bundled.speculation import Draft, Proposer
@@ -35,7 +35,7 @@ class StepResult:
 class ModelRunner:
     """Runs the target, and the proposer before it when there is one."""
 
-    def __init__(self, model: PagedModel, proposer: Proposer | None) -> None:
+    def __init__(self, model: Model, proposer: Proposer | None) -> None:
         self.model = model
         self.proposer = proposer
 

@@ -6,7 +6,7 @@ Does not know whether it is the target or a draft.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -22,6 +22,14 @@ class Forward(NamedTuple):
 
     batch: Batch
     hidden: Tensor
+
+
+class Model(Protocol):
+    """A network over paged keys and values: computed eagerly (`PagedModel`) or compiled (`FusedModel`)."""
+
+    def forward(self, spans: Seq[Span]) -> Forward: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
 
 
 class PagedModel:

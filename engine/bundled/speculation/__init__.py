@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.bundled.paged_model import PagedModel
+from engine.bundled.paged_model import Model
 from engine.bundled.speculation.draft import Draft, Proposer
 from engine.bundled.speculation.draft_model import DraftModelProposer
 from engine.bundled.speculation.ngram import NgramProposer
@@ -16,16 +16,16 @@ from engine.config import SpeculativeConfig
 __all__ = ["PROPOSERS", "Draft", "Proposer"]
 
 
-def _ngram(config: SpeculativeConfig, _model: PagedModel | None) -> Proposer:
+def _ngram(config: SpeculativeConfig, _model: Model | None) -> Proposer:
     return NgramProposer(min_ngram=config.prompt_lookup_min, max_ngram=config.prompt_lookup_max)
 
 
-def _draft_model(_config: SpeculativeConfig, model: PagedModel | None) -> Proposer:
+def _draft_model(_config: SpeculativeConfig, model: Model | None) -> Proposer:
     assert model is not None, "the engine loads the draft's folder"
     return DraftModelProposer(model)
 
 
-PROPOSERS: dict[str, Callable[[SpeculativeConfig, PagedModel | None], Proposer]] = {
+PROPOSERS: dict[str, Callable[[SpeculativeConfig, Model | None], Proposer]] = {
     "ngram": _ngram,
     "draft_model": _draft_model,
 }

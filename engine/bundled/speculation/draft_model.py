@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.bundled.batch import Span
-from engine.bundled.paged_model import Forward, PagedModel
+from engine.bundled.paged_model import Forward, Model
 from engine.bundled.sampling import Stream, draw, draw_rows, mask_stop_tokens_, probabilities, uniforms
 from engine.bundled.scheduler import ScheduledSequence
 from engine.bundled.speculation.draft import Draft
@@ -28,7 +28,7 @@ class DraftModelProposer:
     cache_lag: ClassVar[int] = 1
     needs_hidden_states: ClassVar[bool] = False
 
-    def __init__(self, model: PagedModel) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
 
     def propose(self, scheduled: Seq[ScheduledSequence]) -> list[Draft]:

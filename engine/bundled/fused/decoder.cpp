@@ -1,0 +1,655 @@
+// One pass of a Llama-like decoder over packed tokens and paged keys and values, for CPUs with AVX-512.
+//
+// Does not know scheduling or drawing. A token's numbers do not depend on which other tokens are in the batch: every
+// sum runs in one order, whatever the number of rows or threads. The residual stream is float32; T (float or bf16) is
+// what products read. "Lanes" are the 16 columns or positions of one register; a "step" is the smallest run of inner
+// indices a product consumes (one float, or a pair of bf16).
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace {
+
+constexpr int LANES = 16, VECTORS = 4, PANEL = LANES * VECTORS, ROWS = 6, QUERY_ROWS = 4;
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+__mmask16 first_lanes(int n) { return n >= LANES ? 0xffff : static_cast<__mmask16>((1u << std::max(n, 0)) - 1); }
+
+template <class X>
+struct Buffer {  // 64-byte aligned, grows only, never shrinks
+  X* data = nullptr;
+  size_t size = 0;
+  X* reserve(size_t wanted) {
+    if (wanted > size) {
+      std::free(data);
+      size_t bytes = (wanted * sizeof(X) + 63) / 64 * 64;
+      data = static_cast<X*>(std::aligned_alloc(64, bytes));
+      std::memset(static_cast<void*>(data), 0, bytes);
+      size = wanted;
+    }
+    return data;
+  }
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer(Buffer&& other) noexcept : data(other.data), size(other.size) { other.data = nullptr; }
+  ~Buffer() { std::free(data); }
+};
+
+// ---- numbers ----------------------------------------------------------------------------------------------------
+
+using bf16 = uint16_t;
+
+template <class T>
+struct Number;
+
+template <>
+struct Number<float> {
+  static constexpr int STEP = 1;
+  static __m512 widen(const float* p, __mmask16 m = 0xffff) { return _mm512_maskz_loadu_ps(m, p); }
+  static void narrow(float* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_storeu_ps(p, m, x); }
+  static __m512i broadcast(const float* p) { return _mm512_castps_si512(_mm512_set1_ps(*p)); }
+  static __m512 madd(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  }
+  static void store_two(float* p, __m512 low, __m512 high) {
+    _mm512_storeu_ps(p, low);
+    _mm512_storeu_ps(p + LANES, high);
+  }
+};
+
+#ifdef __AVX512BF16__
+template <>
+struct Number<bf16> {
+  static constexpr int STEP = 2;
+  static __m512 widen(const bf16* p, __mmask16 m = 0xffff) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  }
+  static void narrow(bf16* p, __m512 x, __mmask16 m = 0xffff) {
+    _mm256_mask_storeu_epi16(p, m, (__m256i)_mm512_cvtneps_pbh(x));
+  }
+  static __m512i broadcast(const bf16* p) {
+    int pair;
+    std::memcpy(&pair, p, sizeof pair);
+    return _mm512_set1_epi32(pair);
+  }
+  static __m512 madd(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+  static void store_two(bf16* p, __m512 low, __m512 high) {
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+};
+#endif
+
+// exp(x) for x <= 88, 0 below -104; relative error under 2e-7 (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]).
+__m512 exponential(__m512 x) {
+  x = _mm512_max_ps(x, _mm512_set1_ps(-104.f));
+  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+  p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(r, r), p, r), _mm512_set1_ps(1.f));
+  return _mm512_scalef_ps(p, n);
+}
+
+float mean_square(const float* x, int size) {
+  __m512 sum = _mm512_setzero_ps();
+  for (int i = 0; i < size; i += LANES) {
+    __m512 v = Number<float>::widen(x + i, first_lanes(size - i));
+    sum = _mm512_fmadd_ps(v, v, sum);
+  }
+  return _mm512_reduce_add_ps(sum) / size;
+}
+
+template <class Out>
+void rms_norm(Out* out, const float* x, const float* weight, int size, float eps) {
+  __m512 factor = _mm512_set1_ps(1.f / std::sqrt(mean_square(x, size) + eps));
+  for (int i = 0; i < size; i += LANES) {
+    __mmask16 m = first_lanes(size - i);
+    __m512 v = _mm512_mul_ps(_mm512_mul_ps(Number<float>::widen(x + i, m), factor), Number<float>::widen(weight + i, m));
+    Number<Out>::narrow(out + i, v, m);
+  }
+}
+
+template <class T>
+void swiglu(T* out, const float* gate, const float* up, int size) {
+  const __m512 one = _mm512_set1_ps(1.f);
+  for (int i = 0; i < size; i += LANES) {
+    __mmask16 m = first_lanes(size - i);
+    __m512 g = Number<float>::widen(gate + i, m), u = Number<float>::widen(up + i, m);
+    __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), g), _mm512_set1_ps(88.f)));
+    Number<T>::narrow(out + i, _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(one, e)), u), m);
+  }
+}
+
+// ---- matrices ---------------------------------------------------------------------------------------------------
+
+enum Kind { DENSE = 0, INT8 = 1, INT4 = 2 };
+
+// y = x W^T (+ bias). Columns are packed in panels of 64: [panel][step][vector][lane][index in step], so that a
+// product reads its weights in order. Int8 keeps that order in bytes; int4 two neighbouring vectors' worth in 16 bytes.
+template <class T>
+struct Linear {
+  static constexpr int STEP = Number<T>::STEP, CHUNK = 2 * LANES;
+  Kind kind = DENSE;
+  int n = 0, k = 0, steps = 0, panels = 0, group = 0;
+  Buffer<T> dense;
+  Buffer<uint8_t> packed;
+  Buffer<float> scale, zero, bias;  // scale: [n] for int8; scale and zero [k / group][panels * 64] for int4
+  bool has_bias = false;
+
+  size_t panel_size() const { return static_cast<size_t>(steps) * STEP * PANEL; }
+
+  size_t place(int column, int input) const {  // of weight [column][input] in packed order
+    size_t panel = column / PANEL, lane = column % PANEL;
+    return panel * panel_size() + (static_cast<size_t>(input / STEP) * PANEL + lane) * STEP + input % STEP;
+  }
+
+  void pack(Kind kind_, int n_, int k_, const void* weight, const float* scales, const float* zeros, int group_,
+            const float* biases) {
+    kind = kind_, n = n_, k = k_, group = group_;
+    panels = ceil_div(n, PANEL);
+    steps = ceil_div(k, 2) * 2 / STEP;  // even, so that int4 packs whole chunks for floats too
+    if (kind == DENSE) {
+      T* to = dense.reserve(panels * panel_size());
+      for (int column = 0; column < n; column++)
+        for (int i = 0; i < k; i++) to[place(column, i)] = static_cast<const T*>(weight)[static_cast<size_t>(column) * k + i];
+    } else if (kind == INT8) {
+      uint8_t* to = packed.reserve(panels * panel_size());
+      for (int column = 0; column < n; column++)
+        for (int i = 0; i < k; i++) to[place(column, i)] = static_cast<const uint8_t*>(weight)[static_cast<size_t>(column) * k + i];
+      std::copy(scales, scales + n, scale.reserve(panels * PANEL));
+    } else {
+      uint8_t* to = packed.reserve(panels * panel_size() / 2);
+      for (int column = 0; column < n; column++)
+        for (int i = 0; i < k; i++) {
+          uint8_t byte = static_cast<const uint8_t*>(weight)[(static_cast<size_t>(column) * k + i) / 2];
+          size_t at = place(column, i), chunk = at / CHUNK, within = at % CHUNK;
+          to[chunk * LANES + within % LANES] |= (i % 2 ? byte >> 4 : byte & 15) << (within >= LANES ? 4 : 0);
+        }
+      int groups = k / group;
+      float *s = scale.reserve(static_cast<size_t>(groups) * panels * PANEL), *z = zero.reserve(static_cast<size_t>(groups) * panels * PANEL);
+      for (int g = 0; g < groups; g++) {
+        std::copy(scales + static_cast<size_t>(g) * n, scales + static_cast<size_t>(g + 1) * n, s + static_cast<size_t>(g) * panels * PANEL);
+        std::copy(zeros + static_cast<size_t>(g) * n, zeros + static_cast<size_t>(g + 1) * n, z + static_cast<size_t>(g) * panels * PANEL);
+      }
+    }
+    has_bias = biases != nullptr;
+    if (has_bias) std::copy(biases, biases + n, bias.reserve(panels * PANEL));
+  }
+
+  // The panel's weights as T; quantized ones are written to `scratch` (int8 without its scale).
+  const T* panel(int index, T* scratch) const {
+    if (kind == DENSE) return dense.data + index * panel_size();
+    if (kind == INT8) {
+      const uint8_t* from = packed.data + index * panel_size();
+      for (size_t i = 0; i < panel_size(); i += CHUNK) {
+        __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+        __m512i high = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + LANES)));
+        Number<T>::store_two(scratch + i, _mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high));
+      }
+      return scratch;
+    }
+    return unpack_int4(index, scratch);
+  }
+
+  const T* unpack_int4(int index, T* scratch) const {
+    const uint8_t* from = packed.data + index * panel_size() / 2;
+    const __m512i fifteen = _mm512_set1_epi32(15);
+    const __m512 eight = _mm512_set1_ps(8.f);
+    for (int step = 0; step < steps; step++) {
+      const size_t row = static_cast<size_t>(std::min(step * STEP / group, k / group - 1)) * panels * PANEL + index * PANEL;
+      for (int v = 0; v < VECTORS; v += 2 / STEP) {
+        size_t at = (static_cast<size_t>(step) * VECTORS + v) * LANES * STEP;
+        __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at / 2)));
+        __m512 low = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_and_si512(bytes, fifteen)), eight);
+        __m512 high = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4)), eight);
+        __m512 s[2], z[2];
+        columns_of_chunk(scale.data + row + v * LANES, s);
+        columns_of_chunk(zero.data + row + v * LANES, z);
+        Number<T>::store_two(scratch + at, _mm512_fmadd_ps(low, s[0], z[0]), _mm512_fmadd_ps(high, s[1], z[1]));
+      }
+    }
+    return scratch;
+  }
+
+  // Per-column values in the order of a chunk: 32 columns of one step, or 16 columns of two inner indices each.
+  static void columns_of_chunk(const float* columns, __m512 out[2]) {
+    __m512 first = _mm512_loadu_ps(columns);
+    if (STEP == 1) {
+      out[0] = first, out[1] = _mm512_loadu_ps(columns + LANES);
+    } else {
+      const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      out[0] = _mm512_permutexvar_ps(twice, first);
+      out[1] = _mm512_permutexvar_ps(_mm512_add_epi32(twice, _mm512_set1_epi32(8)), first);
+    }
+  }
+};
+
+template <class T, int R>
+void product_tile(const Linear<T>& linear, int panel, const T* weights, const T* a, int lda, float* c, int ldc, bool add) {
+  constexpr int STEP = Number<T>::STEP;
+  __m512 sum[R][VECTORS];
+  for (auto& row : sum)
+    for (auto& v : row) v = _mm512_setzero_ps();
+  for (int step = 0; step < linear.steps; step++) {
+    __m512i w[VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) w[v] = _mm512_load_si512(weights + (static_cast<size_t>(step) * VECTORS + v) * LANES * STEP);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+      __m512i x = Number<T>::broadcast(a + static_cast<size_t>(r) * lda + step * STEP);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) sum[r][v] = Number<T>::madd(sum[r][v], x, w[v]);
+    }
+  }
+  for (int v = 0; v < VECTORS; v++) {
+    int column = panel * PANEL + v * LANES;
+    __mmask16 m = first_lanes(linear.n - column);
+    for (int r = 0; r < R; r++) {
+      __m512 y = sum[r][v];
+      float* to = c + static_cast<size_t>(r) * ldc + column;
+      if (linear.kind == INT8) y = _mm512_mul_ps(y, _mm512_loadu_ps(linear.scale.data + column));
+      if (linear.has_bias) y = _mm512_add_ps(y, _mm512_loadu_ps(linear.bias.data + column));
+      if (add) y = _mm512_add_ps(y, Number<float>::widen(to, m));
+      Number<float>::narrow(to, y, m);
+    }
+  }
+}
+
+template <class T>
+void product_rows(const Linear<T>& linear, int panel, const T* weights, const T* a, int lda, int rows, float* c, int ldc, bool add) {
+  for (int r = 0; r < rows; r += ROWS, a += static_cast<size_t>(ROWS) * lda, c += static_cast<size_t>(ROWS) * ldc) {
+    switch (std::min(ROWS, rows - r)) {
+      case 1: product_tile<T, 1>(linear, panel, weights, a, lda, c, ldc, add); break;
+      case 2: product_tile<T, 2>(linear, panel, weights, a, lda, c, ldc, add); break;
+      case 3: product_tile<T, 3>(linear, panel, weights, a, lda, c, ldc, add); break;
+      case 4: product_tile<T, 4>(linear, panel, weights, a, lda, c, ldc, add); break;
+      case 5: product_tile<T, 5>(linear, panel, weights, a, lda, c, ldc, add); break;
+      default: product_tile<T, 6>(linear, panel, weights, a, lda, c, ldc, add);
+    }
+  }
+}
+
+struct Worker {  // this thread's number, of how many
+  int index, count;
+};
+
+// c [rows, n] (+)= a [rows, k] W^T; each worker does its share of panels (and of rows where panels are few).
+template <class T>
+void product(const Linear<T>& linear, const T* a, int lda, int rows, float* c, int ldc, bool add, Worker worker, Buffer<T>& scratch) {
+  T* room = linear.kind == DENSE ? nullptr : scratch.reserve(linear.panel_size());
+  int parts = linear.panels >= worker.count ? 1 : ceil_div(worker.count, linear.panels);
+  int share = ceil_div(ceil_div(rows, parts), ROWS) * ROWS;
+  for (int task = worker.index; task < linear.panels * parts; task += worker.count) {
+    int panel = task / parts, first = task % parts * share, count = std::min(share, rows - first);
+    if (count <= 0) continue;
+    product_rows(linear, panel, linear.panel(panel, room), a + static_cast<size_t>(first) * lda, lda, count,
+                 c + static_cast<size_t>(first) * ldc, ldc, add);
+  }
+}
+
+// ---- the decoder ------------------------------------------------------------------------------------------------
+
+struct Shape {
+  int num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, vocab, num_blocks, block_size, num_threads;
+  float eps;
+  int qk_norm;
+};
+
+// Packed tokens of S sequences; `tables` is [S, table_width].
+struct Batch {
+  int num_tokens, num_sequences, table_width;
+  const int64_t *ids, *positions, *slots, *starts, *lengths, *tables;
+};
+
+struct Decoder {
+  virtual ~Decoder() = default;
+  virtual void set_linear(int layer, int which, Kind kind, int n, int k, const void* w, const float* s, const float* z, int group, const float* bias) = 0;
+  virtual void set_norms(int layer, const float* input, const float* post, const float* qk) = 0;
+  virtual void set_ends(const void* embedding, const float* norm, const float* cosines, const float* sines) = 0;
+  virtual void forward(const Batch& batch, void* hidden) = 0;
+  virtual void logits(const void* hidden, int rows, float* out) = 0;
+};
+
+template <class T>
+struct PagedDecoder : Decoder {
+  using N = Number<T>;
+  struct Layer {
+    Linear<T> qkv, o, gate_up, down;
+    std::vector<float> input_norm, post_norm, qk_norm;
+    Buffer<T> keys, values;  // [block][kv head][step of D][lane][index in step], [block][kv head][position][D padded]
+  };
+  struct Room {  // one thread's
+    Buffer<T> weights, key;
+    Buffer<float> scores, head;
+    std::vector<const T*> key_lanes;
+  };
+  struct Task {  // rows of one sequence and KV head that share their keys
+    int sequence, kv_head, row;
+  };
+
+  Shape s;
+  int q_size, kv_size, group, lanes, padded_dim, dim_steps;
+  std::vector<Layer> layers;
+  Linear<T> head;
+  std::vector<Room> rooms;
+  const T* embedding = nullptr;
+  std::vector<float> final_norm;
+  const float *cosines = nullptr, *sines = nullptr;  // [positions, D / 2]
+  Buffer<float> residual, wide;
+  Buffer<T> narrow, queries, attended;
+  std::vector<Task> tasks;
+  std::unique_ptr<std::atomic<int>[]> next_task;
+
+  explicit PagedDecoder(const Shape& shape) : s(shape), layers(shape.num_layers), rooms(shape.num_threads), next_task(new std::atomic<int>[shape.num_layers]) {
+    q_size = s.num_heads * s.head_dim, kv_size = s.num_kv_heads * s.head_dim, group = s.num_heads / s.num_kv_heads;
+    lanes = ceil_div(s.block_size, LANES) * LANES;
+    padded_dim = ceil_div(s.head_dim, LANES) * LANES;
+    dim_steps = s.head_dim / N::STEP;
+    for (Layer& layer : layers) {
+      layer.keys.reserve(static_cast<size_t>(s.num_blocks) * s.num_kv_heads * lanes * s.head_dim);
+      layer.values.reserve(static_cast<size_t>(s.num_blocks) * s.num_kv_heads * s.block_size * padded_dim);
+    }
+  }
+
+  void set_linear(int layer, int which, Kind kind, int n, int k, const void* w, const float* sc, const float* z, int g, const float* bias) override {
+    Linear<T>* all[] = {&layers[layer].qkv, &layers[layer].o, &layers[layer].gate_up, &layers[layer].down, &head};
+    all[which]->pack(kind, n, k, w, sc, z, g, bias);
+  }
+
+  void set_norms(int layer, const float* input, const float* post, const float* qk) override {
+    layers[layer].input_norm.assign(input, input + s.hidden);
+    layers[layer].post_norm.assign(post, post + s.hidden);
+    if (qk) layers[layer].qk_norm.assign(qk, qk + (s.num_heads + s.num_kv_heads) * s.head_dim);
+  }
+
+  void set_ends(const void* table, const float* norm, const float* c, const float* sn) override {
+    embedding = static_cast<const T*>(table), cosines = c, sines = sn;
+    final_norm.assign(norm, norm + s.hidden);
+  }
+
+  // Keys of 16 positions lie side by side, so that one product gives 16 scores.
+  T* key_place(Layer& layer, int64_t slot, int kv_head) {
+    int64_t block = slot / s.block_size, position = slot % s.block_size;
+    return layer.keys.data + ((block * s.num_kv_heads + kv_head) * lanes + position / LANES * LANES) * s.head_dim + position % LANES * N::STEP;
+  }
+
+  T* value_place(Layer& layer, int64_t slot, int kv_head) {
+    int64_t block = slot / s.block_size, position = slot % s.block_size;
+    return layer.values.data + ((block * s.num_kv_heads + kv_head) * s.block_size + position) * padded_dim;
+  }
+
+  void rotate(float* x, int64_t position) const {
+    int half = s.head_dim / 2;
+    const float *c = cosines + position * half, *sn = sines + position * half;
+    for (int i = 0; i < half; i++) {
+      float low = x[i], high = x[i + half];
+      x[i] = low * c[i] - high * sn[i];
+      x[i + half] = high * c[i] + low * sn[i];
+    }
+  }
+
+  // Norm, rotate and hand on one token's queries, keys and values, out of qkv [q_size + 2 * kv_size].
+  void place_token(Layer& layer, float* qkv, int64_t position, int64_t slot, T* query, Room& room) {
+    float* unit = room.head.reserve(padded_dim);
+    T* narrowed = room.key.reserve(padded_dim);
+    float factor = 1.f / std::sqrt(static_cast<float>(s.head_dim));
+    for (int h = 0; h < s.num_heads + s.num_kv_heads; h++) {
+      float* x = qkv + h * s.head_dim;
+      if (s.qk_norm) {
+        rms_norm(unit, x, layer.qk_norm.data() + h * s.head_dim, s.head_dim, s.eps);
+        std::copy(unit, unit + s.head_dim, x);
+      }
+      rotate(x, position);
+      if (h < s.num_heads) {
+        for (int i = 0; i < s.head_dim; i += LANES) {
+          __mmask16 m = first_lanes(s.head_dim - i);
+          N::narrow(query + h * s.head_dim + i, _mm512_mul_ps(Number<float>::widen(x + i, m), _mm512_set1_ps(factor)), m);
+        }
+        continue;
+      }
+      T* key = key_place(layer, slot, h - s.num_heads);
+      for (int i = 0; i < s.head_dim; i += LANES) N::narrow(narrowed + i, Number<float>::widen(x + i, first_lanes(s.head_dim - i)));
+      for (int i = 0; i < s.head_dim; i++) key[i / N::STEP * LANES * N::STEP + i % N::STEP] = narrowed[i];
+    }
+    for (int h = 0; h < s.num_kv_heads; h++) {
+      T* value = value_place(layer, slot, h);
+      const float* x = qkv + q_size + kv_size + h * s.head_dim;
+      for (int i = 0; i < s.head_dim; i += LANES) N::narrow(value + i, Number<float>::widen(x + i, first_lanes(s.head_dim - i)));
+    }
+  }
+
+  template <int R, int B>
+  void score_lanes(const T* const query[], const T* const keys[], float* const scores[], size_t stride) const {
+    __m512 sum[R][B];
+    for (auto& row : sum)
+      for (auto& v : row) v = _mm512_setzero_ps();
+    for (int step = 0; step < dim_steps; step++) {
+      __m512i k[B];
+#pragma GCC unroll 4
+      for (int b = 0; b < B; b++) k[b] = _mm512_loadu_si512(keys[b] + step * LANES * N::STEP);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) {
+        __m512i q = N::broadcast(query[r] + step * N::STEP);
+#pragma GCC unroll 4
+        for (int b = 0; b < B; b++) sum[r][b] = N::madd(sum[r][b], q, k[b]);
+      }
+    }
+    for (int r = 0; r < R; r++)
+      for (int b = 0; b < B; b++) _mm512_storeu_ps(scores[b] + r * stride, sum[r][b]);
+  }
+
+  // Scores [R, stride] of `limit` positions; the last block's tail is garbage.
+  template <int R>
+  void score(const T* const query[], Layer& layer, const int64_t* table, int kv_head, int limit, float* scores, size_t stride, Room& room) {
+    auto& keys = room.key_lanes;
+    keys.clear();
+    int per_block = lanes / LANES, num_blocks = ceil_div(limit, s.block_size), total = num_blocks * per_block;
+    for (int b = 0; b < num_blocks; b++)
+      for (int l = 0; l < per_block; l++)
+        keys.push_back(layer.keys.data + ((table[b] * s.num_kv_heads + kv_head) * lanes + l * LANES) * s.head_dim);
+    auto place = [&](int i) { return scores + i / per_block * s.block_size + i % per_block * LANES; };
+    int i = 0;
+    for (; i + 4 <= total; i += 4) {
+      float* to[] = {place(i), place(i + 1), place(i + 2), place(i + 3)};
+      score_lanes<R, 4>(query, &keys[i], to, stride);
+    }
+    for (; i < total; i++) {
+      float* to[] = {place(i)};
+      score_lanes<R, 1>(query, &keys[i], to, stride);
+    }
+  }
+  // Scores to weights exp(score - max) of the first `limit` of `padded` positions, zero after; returns 1 / their sum.
+  static float soften(float* scores, int limit, int padded) {
+    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    for (int i = 0; i < limit; i += LANES) {
+      __mmask16 m = first_lanes(limit - i);
+      top = _mm512_mask_max_ps(top, m, top, Number<float>::widen(scores + i, m));
+    }
+    __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+    for (int i = 0; i < padded; i += LANES) {
+      __mmask16 m = first_lanes(limit - i);
+      __m512 e = _mm512_maskz_mov_ps(m, exponential(_mm512_sub_ps(Number<float>::widen(scores + i, m), highest)));
+      sum = _mm512_add_ps(sum, e);
+      _mm512_storeu_ps(scores + i, e);
+    }
+    return 1.f / _mm512_reduce_add_ps(sum);
+  }
+
+  template <int R>
+  void mix(const float* weights, size_t stride, const float factors[], Layer& layer, const int64_t* table, int kv_head, int limit, T* const out[]) {
+    for (int d = 0; d < s.head_dim; d += PANEL) {
+      int vectors = std::min(VECTORS, ceil_div(s.head_dim - d, LANES));
+      __m512 sum[R][VECTORS];
+      for (auto& row : sum)
+        for (auto& v : row) v = _mm512_setzero_ps();
+      for (int first = 0; first < limit; first += s.block_size) {
+        const T* value = layer.values.data + (table[first / s.block_size] * s.num_kv_heads + kv_head) * s.block_size * padded_dim + d;
+        for (int i = first; i < std::min(limit, first + s.block_size); i++, value += padded_dim)
+          for (int v = 0; v < vectors; v++) {
+            __m512 x = N::widen(value + v * LANES);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) sum[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r * stride + i]), x, sum[r][v]);
+          }
+      }
+      for (int r = 0; r < R; r++)
+        for (int v = 0; v < vectors; v++)
+          N::narrow(out[r] + d + v * LANES, _mm512_mul_ps(sum[r][v], _mm512_set1_ps(factors[r])), first_lanes(s.head_dim - d - v * LANES));
+    }
+  }
+
+  // Up to 4 rows (query position major, then the heads of the KV head's group) of one task.
+  template <int R>
+  void attend_rows(const Batch& batch, Layer& layer, const Task& task, int first_token, Room& room) {
+    const int64_t* table = batch.tables + static_cast<int64_t>(task.sequence) * batch.table_width;
+    const T* query[R];
+    T* out[R];
+    int limits[R], limit = 0;
+    for (int r = 0; r < R; r++) {
+      int position = (task.row + r) / group, h = task.kv_head * group + (task.row + r) % group;
+      size_t at = static_cast<size_t>(first_token + position) * q_size + h * s.head_dim;
+      query[r] = queries.data + at, out[r] = attended.data + at;
+      limits[r] = static_cast<int>(batch.starts[task.sequence]) + position + 1;
+      limit = std::max(limit, limits[r]);
+    }
+    size_t stride = static_cast<size_t>(ceil_div(limit, s.block_size)) * s.block_size + lanes;
+    float* scores = room.scores.reserve(R * stride);
+    score<R>(query, layer, table, task.kv_head, limit, scores, stride, room);
+    float factors[R];
+    for (int r = 0; r < R; r++) factors[r] = soften(scores + r * stride, limits[r], limit);
+    mix<R>(scores, stride, factors, layer, table, task.kv_head, limit, out);
+  }
+
+  void attend(const Batch& batch, const std::vector<int>& firsts, int number, Room& room) {
+    Layer& layer = layers[number];
+    for (int t = next_task[number]++; t < static_cast<int>(tasks.size()); t = next_task[number]++) {
+      const Task& task = tasks[t];
+      int rows = static_cast<int>(batch.lengths[task.sequence]) * group - task.row;
+      int first = firsts[task.sequence];
+      switch (std::min(QUERY_ROWS, rows)) {
+        case 1: attend_rows<1>(batch, layer, task, first, room); break;
+        case 2: attend_rows<2>(batch, layer, task, first, room); break;
+        case 3: attend_rows<3>(batch, layer, task, first, room); break;
+        default: attend_rows<4>(batch, layer, task, first, room);
+      }
+    }
+  }
+
+  void plan(const Batch& batch, std::vector<int>& firsts) {
+    tasks.clear();
+    int first = 0;
+    for (int q = 0; q < batch.num_sequences; q++) {
+      firsts[q] = first;
+      first += static_cast<int>(batch.lengths[q]);
+      for (int h = 0; h < s.num_kv_heads; h++)
+        for (int row = 0; row < static_cast<int>(batch.lengths[q]) * group; row += QUERY_ROWS) tasks.push_back({q, h, row});
+    }
+    for (int l = 0; l < s.num_layers; l++) next_task[l] = 0;
+    size_t n = batch.num_tokens, widest = std::max(q_size + 2 * kv_size, 2 * s.intermediate);
+    residual.reserve(n * s.hidden), wide.reserve(n * widest);
+    narrow.reserve(n * std::max({s.hidden, s.intermediate}) + LANES);
+    queries.reserve(n * q_size + LANES), attended.reserve(n * q_size + LANES);
+  }
+
+  void forward(const Batch& batch, void* hidden) override {
+    std::vector<int> firsts(batch.num_sequences);
+    plan(batch, firsts);
+    if (s.num_threads == 1) return work(batch, firsts, static_cast<T*>(hidden), {0, 1});
+#pragma omp parallel num_threads(s.num_threads)
+    work(batch, firsts, static_cast<T*>(hidden), {omp_get_thread_num(), omp_get_num_threads()});
+  }
+
+  static void meet(Worker worker) {
+    if (worker.count > 1) {
+#pragma omp barrier
+    }
+  }
+
+  void work(const Batch& batch, const std::vector<int>& firsts, T* hidden, Worker worker) {
+    const int n = batch.num_tokens, qkv_size = q_size + 2 * kv_size;
+    Room& room = rooms[worker.index];
+    float *x = residual.data, *y = wide.data;
+    T* z = narrow.data;
+    auto mine = [&](auto&& act) {  // tokens in contiguous shares, so that a token's data stays in one core's cache
+      for (int i = n * worker.index / worker.count; i < n * (worker.index + 1) / worker.count; i++) act(static_cast<size_t>(i));
+      meet(worker);
+    };
+    auto times = [&](const Linear<T>& linear, const T* a, int lda, float* c, int ldc, bool add) {
+      product(linear, a, lda, n, c, ldc, add, worker, room.weights);
+      meet(worker);
+    };
+    mine([&](size_t i) {
+      for (int j = 0; j < s.hidden; j += LANES) {
+        __mmask16 m = first_lanes(s.hidden - j);
+        Number<float>::narrow(x + i * s.hidden + j, N::widen(embedding + batch.ids[i] * s.hidden + j, m), m);
+      }
+    });
+    for (int l = 0; l < s.num_layers; l++) {
+      Layer& layer = layers[l];
+      mine([&](size_t i) { rms_norm(z + i * s.hidden, x + i * s.hidden, layer.input_norm.data(), s.hidden, s.eps); });
+      times(layer.qkv, z, s.hidden, y, qkv_size, false);
+      mine([&](size_t i) { place_token(layer, y + i * qkv_size, batch.positions[i], batch.slots[i], queries.data + i * q_size, room); });
+      attend(batch, firsts, l, room);
+      meet(worker);
+      times(layer.o, attended.data, q_size, x, s.hidden, true);
+      mine([&](size_t i) { rms_norm(z + i * s.hidden, x + i * s.hidden, layer.post_norm.data(), s.hidden, s.eps); });
+      times(layer.gate_up, z, s.hidden, y, 2 * s.intermediate, false);
+      mine([&](size_t i) { swiglu(z + i * s.intermediate, y + i * 2 * s.intermediate, y + (2 * i + 1) * s.intermediate, s.intermediate); });
+      times(layer.down, z, s.intermediate, x, s.hidden, true);
+    }
+    mine([&](size_t i) { rms_norm(hidden + i * s.hidden, x + i * s.hidden, final_norm.data(), s.hidden, s.eps); });
+  }
+
+  void logits(const void* hidden, int rows, float* out) override {
+    auto work = [&](Worker worker) {
+      product(head, static_cast<const T*>(hidden), s.hidden, rows, out, s.vocab, false, worker, rooms[worker.index].weights);
+    };
+    if (s.num_threads == 1) return work({0, 1});
+#pragma omp parallel num_threads(s.num_threads)
+    work({omp_get_thread_num(), omp_get_num_threads()});
+  }
+};
+
+}  // namespace
+
+// ---- what Python calls ------------------------------------------------------------------------------------------
+
+extern "C" {
+
+void* fused_new(const Shape* shape, int is_bf16) {
+  if (!is_bf16) return static_cast<Decoder*>(new PagedDecoder<float>(*shape));
+#ifdef __AVX512BF16__
+  return static_cast<Decoder*>(new PagedDecoder<bf16>(*shape));
+#else
+  return nullptr;
+#endif
+}
+
+void fused_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
+
+void fused_set_linear(void* decoder, int layer, int which, int kind, int n, int k, const void* weight, const float* scale, const float* zero, int group, const float* bias) {
+  static_cast<Decoder*>(decoder)->set_linear(layer, which, static_cast<Kind>(kind), n, k, weight, scale, zero, group, bias);
+}
+
+void fused_set_norms(void* decoder, int layer, const float* input, const float* post, const float* qk) {
+  static_cast<Decoder*>(decoder)->set_norms(layer, input, post, qk);
+}
+
+void fused_set_ends(void* decoder, const void* embedding, const float* norm, const float* cosines, const float* sines) {
+  static_cast<Decoder*>(decoder)->set_ends(embedding, norm, cosines, sines);
+}
+
+void fused_forward(void* decoder, const Batch* batch, void* hidden) { static_cast<Decoder*>(decoder)->forward(*batch, hidden); }
+
+void fused_logits(void* decoder, const void* hidden, int rows, float* out) { static_cast<Decoder*>(decoder)->logits(hidden, rows, out); }
+}

@@ -1,0 +1,156 @@
+"""`FusedModel`: a loaded, perhaps quantized decoder behind `PagedModel`'s interface, run by the compiled library.
+
+Does not know whether it is the target or a draft. A token's numbers do not depend on the rest of its batch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.bundled.batch import Span, pack
+from engine.bundled.fused.library import UnavailableError, load_library
+from engine.bundled.loader import LoadedModel
+from engine.bundled.model_config import ModelConfig
+from engine.bundled.paged_model import Forward
+from engine.bundled.quantization.int4 import Int4Linear
+from engine.bundled.quantization.int8 import Int8Linear
+from engine.bundled.transformer import Decoder, rotary_frequencies
+
+_QKV, _O, _GATE_UP, _DOWN, _HEAD = range(5)
+_DENSE, _INT8, _INT4 = range(3)
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("num_layers", "hidden", "num_heads", "num_kv_heads", "head_dim")),
+        *((name, ctypes.c_int) for name in ("intermediate", "vocab", "num_blocks", "block_size", "num_threads")),
+        ("eps", ctypes.c_float),
+        ("qk_norm", ctypes.c_int),
+    )
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("num_tokens", "num_sequences", "table_width")),
+        *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "starts", "lengths", "tables")),
+    )
+
+
+class FusedModel:
+    """One network whose keys and values live in blocks that the block manager hands out.
+
+    The library packs its own copy of the projections; embedding and rotary tables are read where they lie.
+
+    Raises:
+        UnavailableError: it cannot run here; nothing was allocated.
+    """
+
+    def __init__(self, model: LoadedModel, *, num_blocks: int, block_size: int, max_positions: int) -> None:
+        self._library = load_library(model.dtype)
+        if model.config.head_dim % 2:
+            raise UnavailableError(f"head_dim {model.config.head_dim} is odd")
+        self.device = torch.device("cpu")
+        self.dtype, self.block_size = model.dtype, block_size
+        self._hidden_size, self._vocab_size = model.config.hidden_size, model.config.vocab_size
+        shape = _shape(model.config, num_blocks, block_size)
+        self._decoder = ctypes.c_void_p(self._library.fused_new(ctypes.byref(shape), int(model.dtype == torch.bfloat16)))
+        self._read_in_place = _ends(model, max_positions)
+        self._fill(model.decoder)
+
+    def __del__(self) -> None:
+        if getattr(self, "_decoder", None):
+            self._library.fused_free(self._decoder)
+
+    def forward(self, spans: Seq[Span]) -> Forward:
+        """Write the spans' keys and values and return their hidden states."""
+        batch = pack(spans, self.block_size, self.device)
+        hidden = torch.empty(len(batch.token_ids), self._hidden_size, dtype=self.dtype)
+        columns = (batch.token_ids, batch.positions, batch.slots)
+        rows = (batch.starts, batch.lengths, batch.block_tables)
+        packed = _Batch(
+            len(hidden),
+            len(spans),
+            batch.block_tables.shape[1],
+            *(column.data_ptr() for column in columns),
+            *(row.ctypes.data for row in rows),
+        )
+        self._library.fused_forward(self._decoder, ctypes.byref(packed), ctypes.c_void_p(hidden.data_ptr()))
+        return Forward(batch, hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [N, V]."""
+        rows = hidden.contiguous()
+        logits = torch.empty(len(rows), self._vocab_size)
+        self._library.fused_logits(self._decoder, *_pointers(rows), len(rows), *_pointers(logits))
+        return logits
+
+    def _fill(self, decoder: Decoder) -> None:
+        for number, layer in enumerate(decoder.layers):
+            attention, mlp = layer.self_attn, layer.mlp
+            norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+            qk = None if attention.qk_norm is None else attention.qk_norm.weight.float().contiguous()
+            floats = [norm.float().contiguous() for norm in norms]
+            self._library.fused_set_norms(self._decoder, number, *_pointers(*floats, qk))
+            self._set_linear(number, _QKV, attention.qkv_proj)
+            self._set_linear(number, _O, attention.o_proj)
+            self._set_linear(number, _GATE_UP, mlp.gate_up_proj)
+            self._set_linear(number, _DOWN, mlp.down_proj)
+        self._set_linear(0, _HEAD, decoder.lm_head)
+        self._library.fused_set_ends(self._decoder, *_pointers(*self._read_in_place))
+
+    def _set_linear(self, layer: int, which: int, module: nn.Module) -> None:
+        kind, num_outputs, num_inputs, weight, scale, zero, group = _weights(module)
+        bias = None if module.bias is None else module.bias.float().contiguous()
+        pointers = _pointers(weight, scale, zero, bias)
+        self._library.fused_set_linear(
+            self._decoder, layer, which, kind, num_outputs, num_inputs, *pointers[:3], group, pointers[3]
+        )
+
+
+_Weights = tuple[int, int, int, Tensor, Tensor | None, Tensor | None, int]
+
+
+def _weights(module: nn.Module) -> _Weights:
+    """Kind, outputs, inputs, weight, scale, zero and group size, as `fused_set_linear` takes them."""
+    if isinstance(module, Int8Linear):
+        return _INT8, *module.weight.shape, module.weight.contiguous(), module.scale.float().contiguous(), None, 0
+    if isinstance(module, Int4Linear):
+        scale, zero = (part.float().contiguous() for part in module.scales_and_zeros.unbind(-1))  # [in / g, out]
+        nibbles = module.nibbles.contiguous()
+        return _INT4, module.out_features, module.in_features, nibbles, scale, zero, module.group_size
+    assert isinstance(module, nn.Linear), "every format has its packing here"
+    return _DENSE, module.out_features, module.in_features, module.weight.contiguous(), None, None, 0
+
+
+def _shape(config: ModelConfig, num_blocks: int, block_size: int) -> _Shape:
+    return _Shape(
+        num_layers=config.num_layers,
+        hidden=config.hidden_size,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        intermediate=config.intermediate_size,
+        vocab=config.vocab_size,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        num_threads=torch.get_num_threads(),
+        eps=config.rms_norm_eps,
+        qk_norm=int(config.qk_norm),
+    )
+
+
+def _ends(model: LoadedModel, max_positions: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Embedding [V, H], final norm [H], cosines and sines [P, D / 2] in float32."""
+    frequencies = rotary_frequencies(model.config.rope, model.config.head_dim)
+    angles = torch.from_numpy(np.arange(max_positions, dtype=np.float32)).outer(frequencies)
+    embedding = model.decoder.embed_tokens.weight.contiguous()
+    return embedding, model.decoder.norm.weight.float().contiguous(), angles.cos(), angles.sin()
+
+
+def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
