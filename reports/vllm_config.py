@@ -51,6 +51,7 @@ def vllm_options(config: EngineConfig) -> dict[str, Any]:
         **_switch("enable-chunked-prefill", config.enable_chunked_prefill),
         "block-size": config.block_size if config.engine == "vllm" else None,
         "kv-cache-memory-bytes": config.kv_cache_memory_bytes,
+        "enforce-eager": True if config.enforce_eager else None,
         "seed": config.seed,
         "speculative-config": _speculation(config.speculative_config),
     }

@@ -85,6 +85,7 @@ FIELDS = {
         name="Cache memory", does="memory for what the model remembers; too little makes requests wait"
     ),
     "num_threads": FieldWords(name="CPU threads", does="how many processor threads compute"),
+    "enforce_eager": FieldWords(name="Without compiled steps", does="computes operation by operation; slower"),
     "seed": FieldWords(name="Seed", does="fixes chance, so that runs repeat"),
     "hardware.sku": FieldWords(name="Hardware", does="the machine or accelerator it runs on"),
     "hardware.count": FieldWords(name="Accelerators per replica", does="how many of them one replica takes"),

@@ -24,8 +24,8 @@ def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
-    x = x.to(stack.dtype)
-    return x.transpose(1, 2) if tall else x
+    orthogonal: Tensor = x.to(stack.dtype)
+    return orthogonal.transpose(1, 2) if tall else orthogonal
 
 
 class MasterWeights:

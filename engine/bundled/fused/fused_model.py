@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from engine.bundled.model_config import ModelConfig
 from engine.bundled.paged_model import Forward
 from engine.bundled.quantization.int4 import Int4Linear
 from engine.bundled.quantization.int8 import Int8Linear
-from engine.bundled.transformer import Decoder, rotary_frequencies
+from engine.bundled.transformer import Decoder, DecoderLayer, rotary_frequencies
 
 _QKV, _O, _GATE_UP, _DOWN, _HEAD = range(5)
 _DENSE, _INT8, _INT4 = range(3)
@@ -58,7 +59,9 @@ class FusedModel:
         self.dtype, self.block_size = model.dtype, block_size
         self._hidden_size, self._vocab_size = model.config.hidden_size, model.config.vocab_size
         shape = _shape(model.config, num_blocks, block_size)
-        self._decoder = ctypes.c_void_p(self._library.fused_new(ctypes.byref(shape), int(model.dtype == torch.bfloat16)))
+        self._decoder = ctypes.c_void_p(
+            self._library.fused_new(ctypes.byref(shape), int(model.dtype == torch.bfloat16))
+        )
         self._read_in_place = _ends(model, max_positions)
         self._fill(model.decoder)
 
@@ -85,12 +88,13 @@ class FusedModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits [N, V]."""
         rows = hidden.contiguous()
-        logits = torch.empty(len(rows), self._vocab_size)
+        logits: Tensor = torch.empty(len(rows), self._vocab_size)
         self._library.fused_logits(self._decoder, *_pointers(rows), len(rows), *_pointers(logits))
         return logits
 
     def _fill(self, decoder: Decoder) -> None:
         for number, layer in enumerate(decoder.layers):
+            assert isinstance(layer, DecoderLayer)
             attention, mlp = layer.self_attn, layer.mlp
             norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
             qk = None if attention.qk_norm is None else attention.qk_norm.weight.float().contiguous()
@@ -104,27 +108,35 @@ class FusedModel:
         self._library.fused_set_ends(self._decoder, *_pointers(*self._read_in_place))
 
     def _set_linear(self, layer: int, which: int, module: nn.Module) -> None:
-        kind, num_outputs, num_inputs, weight, scale, zero, group = _weights(module)
-        bias = None if module.bias is None else module.bias.float().contiguous()
-        pointers = _pointers(weight, scale, zero, bias)
+        weights = _weights(module)
+        num_inputs = weights.weight.shape[1] * (2 if weights.kind == _INT4 else 1)
+        weight, scale, zero, bias = _pointers(weights.weight, weights.scale, weights.zero, weights.bias)
         self._library.fused_set_linear(
-            self._decoder, layer, which, kind, num_outputs, num_inputs, *pointers[:3], group, pointers[3]
-        )
+            self._decoder, layer, which, weights.kind, len(weights.weight), num_inputs,
+            weight, scale, zero, weights.group, bias,
+        )  # fmt: skip
 
 
-_Weights = tuple[int, int, int, Tensor, Tensor | None, Tensor | None, int]
+class _Weights(NamedTuple):
+    """A linear layer as `fused_set_linear` takes it."""
+
+    kind: int
+    weight: Tensor  # [out, in]; int4: [out, in / 2]
+    bias: Tensor | None  # float32 [out]
+    scale: Tensor | None = None  # float32: [out] for int8, [in / group, out] for int4
+    zero: Tensor | None = None  # like scale
+    group: int = 0
 
 
 def _weights(module: nn.Module) -> _Weights:
-    """Kind, outputs, inputs, weight, scale, zero and group size, as `fused_set_linear` takes them."""
+    assert isinstance(module, nn.Linear | Int8Linear | Int4Linear), "every format has its packing here"
+    bias = None if module.bias is None else module.bias.float().contiguous()
     if isinstance(module, Int8Linear):
-        return _INT8, *module.weight.shape, module.weight.contiguous(), module.scale.float().contiguous(), None, 0
+        return _Weights(_INT8, module.weight.contiguous(), bias, module.scale.float().contiguous())
     if isinstance(module, Int4Linear):
-        scale, zero = (part.float().contiguous() for part in module.scales_and_zeros.unbind(-1))  # [in / g, out]
-        nibbles = module.nibbles.contiguous()
-        return _INT4, module.out_features, module.in_features, nibbles, scale, zero, module.group_size
-    assert isinstance(module, nn.Linear), "every format has its packing here"
-    return _DENSE, module.out_features, module.in_features, module.weight.contiguous(), None, None, 0
+        scale, zero = (part.float().contiguous() for part in module.scales_and_zeros.unbind(-1))
+        return _Weights(_INT4, module.nibbles.contiguous(), bias, scale, zero, module.group_size)
+    return _Weights(_DENSE, module.weight.contiguous(), bias)
 
 
 def _shape(config: ModelConfig, num_blocks: int, block_size: int) -> _Shape:

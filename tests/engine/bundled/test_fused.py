@@ -37,7 +37,7 @@ def models(
 
 
 @torch.inference_mode()
-def run(model: Model, block_size: int = 4) -> torch.Tensor:
+def run(model: Model) -> torch.Tensor:
     """Logits of a prefill, its continuation beside another prefill, and two short steps."""
     mine, theirs = list(range(31, 7, -1)), list(range(8))
     hidden = [
