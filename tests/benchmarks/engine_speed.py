@@ -14,11 +14,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from engine.bundled.llm_engine import LLMEngine, SamplingParams
+from engine.bundled.loader import load_model
 from engine.config import EngineConfig
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 128, 64
@@ -39,8 +41,9 @@ def main() -> None:
         generate = load_transformers(arguments)
         for concurrency in (n for n in arguments.concurrency if n <= 16):
             report("transformers", concurrency, [generate(concurrency) for _ in range(max(1, arguments.rounds // 2))])
+    decoder = load_unquantized(arguments, engine.device)
     for rows in (1, *(n for n in arguments.concurrency if n > 1)):
-        print(f"matrix products alone, {rows:3d} rows: {1000 * matrix_product_s(engine, rows):.3f} ms")
+        print(f"PyTorch's matrix products alone, {rows:3d} rows: {1000 * matrix_product_s(decoder, rows):.3f} ms")
     print_speculation(engine)
 
 
@@ -56,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cpu-clock", action="store_true", help="count CPU seconds: for a busy machine, one thread")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 32])
+    parser.add_argument("--enforce-eager", action="store_true")
     parser.add_argument("--no-transformers", action="store_true")
     return parser.parse_args()
 
@@ -71,6 +75,7 @@ def engine_config(arguments: argparse.Namespace) -> EngineConfig:
             "model": arguments.model,
             "dtype": arguments.dtype,
             "num_threads": arguments.threads,
+            "enforce_eager": arguments.enforce_eager,
             "enable_prefix_caching": False,
             "quantization": {"weights": arguments.weights},
             "speculative_config": speculation if arguments.draft else None,
@@ -131,10 +136,13 @@ def _generate_s(model: nn.Module, prompts: torch.Tensor, count: int) -> float:
     return clock() - begin
 
 
+def load_unquantized(arguments: argparse.Namespace, device: torch.device) -> nn.Module:
+    return load_model(Path(arguments.model), dtype=arguments.dtype, max_positions=None, device=device).decoder
+
+
 @torch.inference_mode()
-def matrix_product_s(engine: LLMEngine, rows: int) -> float:
-    """Seconds of one decode step's matrix products: every linear layer and the head, median of 20."""
-    decoder = engine.runner.model.decoder
+def matrix_product_s(decoder: nn.Module, rows: int) -> float:
+    """Seconds of one decode step's matrix products in the model's type: every linear layer and the head, median."""
     layers = [m for m in decoder.modules() if hasattr(m, "in_features")]
     weight = decoder.embed_tokens.weight
     inputs = [torch.randn(rows, m.in_features, device=weight.device).to(weight.dtype) for m in layers]

@@ -1,7 +1,8 @@
 """`PreciseTimer`: hands items over at their time, within a fraction of a millisecond where the system can.
 
 Does not know what the items are. Event loop timers round to a millisecond (epoll's and libuv's unit); Linux's timerfd
-does not, and wakes the loop like any other descriptor, so nothing spins.
+does not, and wakes the loop like any other descriptor. A sleeping core takes some tenths of a millisecond to wake, so
+the loop is woken that much early and polls, reading whatever arrives meanwhile, until the time has come.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Final
 _CLOCK_MONOTONIC: Final = 1  # the clock of time.monotonic()
 _TFD_NONBLOCK_CLOEXEC: Final = 0o2004000
 _TFD_TIMER_ABSTIME: Final = 1
+_WAKE_EARLY_S: Final = 0.0005
+_LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
 
 
 class _ITimerSpec(ctypes.Structure):
@@ -38,6 +41,7 @@ class PreciseTimer:
         self._deliver = deliver
         self._heap: list[tuple[float, int]] = []
         self._handle: asyncio.TimerHandle | None = None
+        self._polling = False
         self._fd = _timerfd()
         if self._fd is not None:
             loop.add_reader(self._fd, self._on_ready)
@@ -71,36 +75,45 @@ class PreciseTimer:
             self._fd = None
 
     def _arm(self) -> None:
-        if not self._heap:
+        if not self._heap or self._polling:
             return
         when = self._heap[0][0]
         if self._fd is not None:
-            _set_timerfd(self._fd, when)
+            _set_timerfd(self._fd, when - _WAKE_EARLY_S)
             return
         if self._handle is not None:
             self._handle.cancel()
-        self._handle = self._loop.call_later(max(0.0, when - time.monotonic()), self._on_ready)
+        self._handle = self._loop.call_later(max(0.0, when - time.monotonic()), self._poll)
 
     def _on_ready(self) -> None:
         if self._fd is not None:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._fd, 8)
+        if not self._polling:
+            self._poll()
+
+    def _poll(self) -> None:
+        """Deliver what is due; look again in the loop's next round while the next item is near."""
         heap = self._heap
         while heap and heap[0][0] <= time.monotonic():
             self._deliver(heapq.heappop(heap)[1])
-        self._arm()
+        self._polling = self._fd is not None and bool(heap) and heap[0][0] - time.monotonic() <= _WAKE_EARLY_S
+        if self._polling:
+            self._loop.call_soon(self._poll)
+        else:
+            self._arm()
 
 
 def _timerfd() -> int | None:
-    if not sys.platform.startswith("linux"):
+    if _LIBC is None:
         return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = int(libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK_CLOEXEC))
+    fd = int(_LIBC.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK_CLOEXEC))
     return fd if fd >= 0 else None
 
 
 def _set_timerfd(fd: int, when: float) -> None:
     """Arm for an absolute monotonic time; a time that has passed fires at once."""
+    assert _LIBC is not None
     nanoseconds = max(1, int(when * 1e9) + 1)  # 0 would disarm
     spec = _ITimerSpec(0, 0, nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)
-    ctypes.CDLL(None, use_errno=True).timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
+    _LIBC.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
