@@ -6,7 +6,7 @@ Does not know replays: the profile is of what was recorded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from workloads.parquet import WorkloadFile
 from workloads.prefix_sharing import PrefixMeter
 from workloads.profile import Arrivals, Drawing, Quantiles, Sessions, WorkloadProfile
 from workloads.tokenizer import TokenCounter
+from workloads.validation import validate_values
 from workloads.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -41,13 +42,21 @@ def characterize(workload: Workload, *, tokenizer: TokenCounter | None = None) -
 
 
 def characterize_file(path: Path | str, *, tokenizer: TokenCounter | None = None) -> WorkloadProfile:
-    """The profile of a workload file, one row group in memory at a time; invariants are not checked.
+    """The profile of a workload file, one row group in memory at a time; what rows say of each other is not checked.
 
     Raises:
-        WorkloadError: missing, truncated or foreign file.
+        WorkloadError: missing, truncated or foreign file, or a row with an impossible value.
     """
     file = WorkloadFile(path)
-    return _profile(file.metadata, file.tables(), tokenizer)
+    return _profile(file.metadata, _checked(file), tokenizer)
+
+
+def _checked(file: WorkloadFile) -> Iterator[pa.Table]:
+    num_rows = 0
+    for table in file.tables():
+        validate_values(table, where=str(file.path), first_row=num_rows)
+        num_rows += len(table)
+        yield table
 
 
 def _profile(metadata: WorkloadMetadata, tables: Iterable[pa.Table], tokenizer: TokenCounter | None) -> WorkloadProfile:

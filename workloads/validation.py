@@ -34,24 +34,40 @@ def validate_table(table: pa.Table, metadata: WorkloadMetadata, *, where: str | 
     _Checker(table, where).run(metadata)
 
 
-class _Checker:
-    """The table under check and the file its errors name."""
+def validate_values(table: pa.Table, *, where: str | None, first_row: int) -> None:
+    """Check what one row tells by itself: numbers that are possible, words that are known.
 
-    def __init__(self, table: pa.Table, where: str | None) -> None:
+    Args:
+        first_row: the file's row number of the table's first row.
+
+    Raises:
+        WorkloadError: the first one that does not hold.
+    """
+    _Checker(table, where, first_row).check_values()
+
+
+class _Checker:
+    """The table under check, the file its errors name, and where in the file the table begins."""
+
+    def __init__(self, table: pa.Table, where: str | None, first_row: int = 0) -> None:
         self.table = table
         self.where = where
+        self.first_row = first_row
 
     def run(self, metadata: WorkloadMetadata) -> None:
         self._ids_are_unique()
-        self._numbers_are_possible()
-        self._words_are_known()
+        self.check_values()
         self._parents_fit()
         self._prefix_hashes_fit(metadata.prefix)
         self._json_parses()
         self._checks_parse()
 
+    def check_values(self) -> None:
+        self._numbers_are_possible()
+        self._words_are_known()
+
     def fail(self, row: int, column: str, what: str, fix: str) -> WorkloadError:
-        return WorkloadError(what, place=row_place(self.where, row, column), fix=fix)
+        return WorkloadError(what, place=row_place(self.where, self.first_row + row, column), fix=fix)
 
     def _reject(self, bad: Mask, column: str, what: str, fix: str) -> None:
         if bad.any():

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from engine.artifacts.causal_lm import CausalLM, LlamaShape
 from engine.artifacts.conversation_batches import Batch, Corpus
-from engine.artifacts.hugging_face_folder import save_folder
+from engine.artifacts.hugging_face_folder import load_folder, save_folder
 from engine.artifacts.induction import initialise_copying
 from engine.artifacts.training_loop import Log, Schedule, Trainer
 
@@ -79,7 +79,7 @@ def new_model(shape: LlamaShape, seed: int) -> CausalLM:
 
 def train_target(args: argparse.Namespace, log: Log) -> None:
     """The whole run: batches, updates, evaluations, checkpoints."""
-    model = new_model(TARGET_SHAPE, args.seed)
+    model = load_folder(args.init).float() if args.init else new_model(TARGET_SHAPE, args.seed)
     trainer = Trainer(model, Schedule(num_steps=args.steps, learning_rate=args.learning_rate))
     model.bfloat16()  # as it is served; the trainer keeps float32 masters
     checkpoint = args.corpus / f"{args.name}.safetensors"
@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, default=Path("build/demo"))
     parser.add_argument("--out", type=Path, default=Path("workloads/demo/models"))
+    parser.add_argument("--init", type=Path, help="a folder of weights to start from; default: an untrained model")
     parser.add_argument("--name", default="target")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-tokens", type=int, default=4096)

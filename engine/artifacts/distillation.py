@@ -74,6 +74,7 @@ def train_draft(target: CausalLM, args: argparse.Namespace, log: Log) -> CausalL
     """The whole run of the draft."""
     draft = new_model(DRAFT_SHAPE, args.seed)
     trainer = Trainer(draft, Schedule(num_steps=args.steps, learning_rate=args.learning_rate))
+    draft.bfloat16()  # as it is served; the trainer keeps float32 masters
     held_out = Corpus(args.corpus / "greedy-eval.safetensors")
     losses = []
     batches: Iterator[Batch] = staged_batches(
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    log, target = Log(), load_folder(args.models / "target").float()
+    log, target = Log(), load_folder(args.models / "target")
     prepare_greedy_answers(target, args, log)
     save_folder(train_draft(target, args, log), args.corpus / "tokenizer", args.models / "draft")
 

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import click
-from rich.text import Text
 
 from optimizer.cli.console import make_table, stdout_console
 from workloads.characterize import characterize_file
@@ -37,5 +36,3 @@ def _print(profile: WorkloadProfile) -> None:
     table = make_table(["", ""], [(row.what, row.value) for row in describe(profile)], title=profile.name)
     table.columns[1].justify, table.columns[1].no_wrap, table.show_header = "left", False, False
     console.print(table)
-    for note in profile.notes:
-        console.print(Text(f"note: {note}"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.watching import Watcher
 from optimizer.environment import describe_environment
+from optimizer.errors import OptimizerError
 from optimizer.fidelity import plan_fidelity
 from optimizer.placement import plan_placement
 from optimizer.results import StudyResult
@@ -70,6 +72,7 @@ def command(as_json: bool, **options: Any) -> None:
     wishes = Wishes(**options)
     job = make_job(wishes)
     backend = make_backend(wishes.engine, plan_placement())
+    _refuse_early(job, backend)
     result, paths = _run(job, backend, wishes.budget, quiet=as_json)
     if as_json:
         click.echo(json.dumps(study_json(result), indent=2))
@@ -77,6 +80,24 @@ def command(as_json: bool, **options: Any) -> None:
         print_study(result, paths)
     if result.interrupted:
         sys.exit(130)
+
+
+def _refuse_early(job: Job, backend: Backend) -> None:
+    """What would fail at once fails before anything is written.
+
+    Raises:
+        OptimizerError: the default config cannot run here, or the studies' folder cannot be written.
+    """
+    if refusals := backend.check(job.base):
+        reasons = "; ".join(refusal.reason for refusal in refusals)
+        raise OptimizerError(f"the default config cannot run here: {reasons}")
+    runs = job.directory.parent
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        raise OptimizerError(f"cannot write to {runs}: {error.strerror}. Choose a folder with --runs-dir") from None
 
 
 def _run(job: Job, backend: Backend, budget: Budget, *, quiet: bool) -> tuple[StudyResult, list[Path]]:

@@ -67,12 +67,18 @@ def _join(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {**joined, "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)}
 
 
-def write_corpus(out: Path, *, seed: int, counts: Mapping[str, int], num_eval: int) -> None:
-    """Write ``tokenizer/``, one safetensors file a stage, and an evaluation file of other conversations."""
+def new_tokenizer(seed: int) -> Tokenizer:
+    """A tokenizer for the words of conversations drawn for it alone."""
     rng = random.Random(f"{seed}-tokenizer")
     drawn = [draw_conversation(rng, TRAINING_MIX) for _ in range(NUM_TOKENIZER_TEXTS)]
-    texts = [message["content"] for item in drawn for message in item.full_messages()]
-    tokenizer = build_tokenizer(texts)
+    return build_tokenizer([message["content"] for item in drawn for message in item.full_messages()])
+
+
+def write_corpus(
+    out: Path, *, seed: int, counts: Mapping[str, int], num_eval: int, tokenizer_file: Path | None = None
+) -> None:
+    """Write ``tokenizer/``, one safetensors file a stage, and an evaluation file of other conversations."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file)) if tokenizer_file else new_tokenizer(seed)
     save_tokenizer(tokenizer, out / "tokenizer")
     for stage, count in counts.items():
         corpus = draw_corpus(tokenizer, seed=f"{seed}-{stage}", count=count, size=STAGE_SIZES[stage])
@@ -87,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to keep; default: build one")
     parser.add_argument("--stage0", type=int, default=12_000)
     parser.add_argument("--stage1", type=int, default=16_000)
     parser.add_argument("--stage2", type=int, default=24_000)
@@ -94,7 +101,7 @@ def main() -> None:
     parser.add_argument("--eval", type=int, default=600)
     args = parser.parse_args()
     counts = {stage: getattr(args, stage) for stage in STAGE_SIZES}
-    write_corpus(args.out, seed=args.seed, counts=counts, num_eval=args.eval)
+    write_corpus(args.out, seed=args.seed, counts=counts, num_eval=args.eval, tokenizer_file=args.tokenizer)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def draw_conversation(rng: random.Random, size: int) -> Conversation:
     message = draw_message(rng, schema, values, rng.randint(*NUM_OTHERS[size]))
     turns = [draw_turn(schema, values, list(values), message)]
     for _ in range(rng.choice(NUM_TURNS[size]) - 1):
-        keys = rng.sample(list(values), rng.randint(2, 4))
-        turns.append(draw_turn(schema, values, keys, f"Only these keys: {', '.join(keys)}."))
+        keys = rng.sample(list(values), rng.randint(1, 2))
+        turns.append(draw_turn(schema, values, keys, f"Only {' and '.join(keys)}."))
     system = schema.system_prompt() if size > 2 else ""
     return Conversation(task="extraction", tenant=schema.tenant, system=system, turns=tuple(turns))

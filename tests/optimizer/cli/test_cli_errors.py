@@ -46,6 +46,11 @@ def traffic(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def demo_model() -> Path:
+    return Path(__file__).parents[3] / "workloads/demo/models/target"
+
+
 def edited(path: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
     """The workload file with its table changed behind the writer's back."""
     pq.write_table(change(pq.read_table(path)), path)
@@ -78,9 +83,11 @@ def test_a_row_with_negative_tokens_is_pointed_at(fails: Fail, traffic: Path) ->
         place = table.schema.get_field_index("input_tokens")
         return table.set_column(place, table.schema.field(place), pa.array(values, pa.int32()))
 
-    told = fails("run", edited(traffic, negative))
-    assert "row 3" in told
-    assert "input_tokens" in told
+    bad = edited(traffic, negative)
+    for command in ("run", "inspect"):
+        told = fails(command, bad)
+        assert "row 3" in told
+        assert "input_tokens" in told
 
 
 def test_an_unknown_objective_names_the_known_ones(fails: Fail, traffic: Path) -> None:
@@ -115,6 +122,21 @@ def test_a_model_folder_without_weights_is_refused(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     fails("serve", "--model", tmp_path / "model")
+
+
+def test_a_default_config_that_cannot_run_leaves_no_study(fails: Fail, traffic: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    told = fails("run", traffic, "--model", tmp_path / "model", "--runs-dir", tmp_path / "runs")
+    assert "the default config cannot run here" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(
+    fails: Fail, traffic: Path, tmp_path: Path, demo_model: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    runs = tmp_path / "file" / "runs"
+    assert str(runs) in fails("run", traffic, "--model", demo_model, "--runs-dir", runs)
 
 
 def test_a_port_in_use_is_refused(fails: Fail, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from workloads.parquet import read_workload
 
 @pytest.fixture(scope="module")
 def sessions() -> list[Session]:
-    return draw_sessions(3, TrafficShape(), 400.0)
+    return draw_sessions(3, TrafficShape(), 100.0)
 
 
 def test_the_same_seed_draws_the_same_sessions(sessions: list[Session]) -> None:
-    assert draw_sessions(3, TrafficShape(), 400.0) == sessions
+    assert draw_sessions(3, TrafficShape(), 100.0) == sessions
 
 
 def test_requests_come_at_the_asked_rate_and_in_the_asked_mix(sessions: list[Session]) -> None:
@@ -26,14 +26,14 @@ def test_requests_come_at_the_asked_rate_and_in_the_asked_mix(sessions: list[Ses
     for session in sessions:
         counts[session.conversation.task] += len(session.arrivals_s)
     total = sum(counts.values())
-    assert total / 400.0 == pytest.approx(6.0, rel=0.2)
+    assert total / 100.0 == pytest.approx(TrafficShape().requests_per_s, rel=0.2)
     for task, share in REQUEST_MIX.items():
         assert counts[task] / total == pytest.approx(share, abs=0.06)
 
 
 def test_sessions_come_in_bursts(sessions: list[Session]) -> None:
     starts = [session.arrivals_s[0] for session in sessions]
-    counts, _ = np.histogram(starts, bins=np.arange(0.0, 400.0, 2.0))
+    counts, _ = np.histogram(starts, bins=np.arange(0.0, 100.0, 0.5))
     assert counts.var() / counts.mean() > 1.5  # a Poisson process has 1
 
 
@@ -45,7 +45,7 @@ def test_turns_of_a_session_are_apart_by_at_least_the_think_time(sessions: list[
 
 
 def test_held_out_sessions_are_other_and_later(sessions: list[Session]) -> None:
-    train, held_out = split(sessions, 250.0)
+    train, held_out = split(sessions, 60.0)
     assert {s.number for s in train.sessions}.isdisjoint(s.number for s in held_out.sessions)
     assert max(s.arrivals_s[0] for s in train.sessions) < min(s.arrivals_s[0] for s in held_out.sessions)
 
