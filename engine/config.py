@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 WeightFormat = Literal["bf16", "int8", "int4_g32", "int4_g64", "int4_g128"]
-SpeculativeMethod = Literal["ngram", "draft_model"]
+SpeculativeMethod = Literal["ngram", "suffix", "draft_model"]
 
 
 class ConfigError(ValueError):
@@ -35,14 +43,30 @@ class Quantization(_Frozen):
     communication: Literal["bf16"] = "bf16"
 
 
+_METHOD_FIELDS: dict[str, str] = {"ngram": "prompt_lookup_", "suffix": "suffix_decoding_", "draft_model": "model"}
+
+
 class SpeculativeConfig(_Frozen):
-    """How tokens are drafted. `model` is a Hugging Face folder and belongs to `draft_model` alone."""
+    """How tokens are drafted. `model` is a Hugging Face folder and belongs to `draft_model` alone.
+
+    Fields that the method does not read are left out of dumps, labels and fingerprints.
+    """
 
     method: SpeculativeMethod
     num_speculative_tokens: int = Field(gt=0, le=32)
     model: str | None = None
     prompt_lookup_max: int = Field(default=4, ge=1)
     prompt_lookup_min: int = Field(default=2, ge=1)
+    suffix_decoding_max_tree_depth: int = Field(default=24, ge=2)  # longest match, tokens
+    suffix_decoding_max_cached_requests: int = Field(default=10_000, ge=0)  # whose outputs are remembered
+    suffix_decoding_max_spec_factor: float = Field(default=1.0, gt=0)  # tokens drafted per token matched
+    suffix_decoding_min_token_prob: float = Field(default=0.1, ge=0, le=1)
+
+    @model_serializer(mode="wrap")
+    def _of_the_method(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        read = ("method", "num_speculative_tokens", _METHOD_FIELDS[self.method])
+        return {name: value for name, value in values.items() if name.startswith(read)}
 
     @model_validator(mode="after")
     def _fields_fit_the_method(self) -> SpeculativeConfig:

@@ -11,7 +11,7 @@ from engine.config import EngineConfig
 from reports.numbers import memory
 from reports.words import field_words
 
-_METHODS = {"ngram": "n-gram lookup", "draft_model": "draft model"}
+_METHODS = {"ngram": "n-gram lookup", "suffix": "suffix decoding", "draft_model": "draft model"}
 NONE = "none"
 _UNSET = {
     "max_model_len": "the checkpoint's",
@@ -55,12 +55,10 @@ def changes(config: EngineConfig, default: EngineConfig) -> list[Change]:
 
 
 def _matters(field: str, config: EngineConfig) -> bool:
-    """Of speculation, tell only what the config's method reads; of its absence, only that."""
+    """Of the absence of speculation, and of what another method would read, nothing is told."""
     if not field.startswith("speculative_config.") or field == "speculative_config.method":
         return True
-    if config.speculative_config is None:
-        return False
-    return config.speculative_config.method == "ngram" or "prompt_lookup" not in field
+    return field in config.flat()
 
 
 def config_sentence(config: EngineConfig, default: EngineConfig) -> str:

@@ -65,11 +65,7 @@ def _switch(name: str, is_on: bool) -> dict[str, bool]:
 
 def _speculation(speculation: SpeculativeConfig | None) -> dict[str, Any] | None:
     """Members keep their underscores: vLLM reads them as JSON, not as options."""
-    if speculation is None:
-        return None
-    used = {"method", "num_speculative_tokens"}
-    used |= {"model"} if speculation.method == "draft_model" else {"prompt_lookup_max", "prompt_lookup_min"}
-    return speculation.model_dump(mode="json", include=used)
+    return None if speculation is None else speculation.model_dump(mode="json")
 
 
 def _to_yaml(options: dict[str, Any]) -> str:

@@ -62,6 +62,18 @@ FIELDS = {
     "speculative_config.prompt_lookup_min": FieldWords(
         name="Shortest phrase looked up", does="below this many matching tokens no guess is made"
     ),
+    "speculative_config.suffix_decoding_max_tree_depth": FieldWords(
+        name="Longest repetition followed", does="how far back a repetition is compared, in tokens"
+    ),
+    "speculative_config.suffix_decoding_max_cached_requests": FieldWords(
+        name="Answers remembered", does="how many earlier answers guesses are drawn from"
+    ),
+    "speculative_config.suffix_decoding_max_spec_factor": FieldWords(
+        name="Tokens guessed per token repeated", does="longer repetitions make longer guesses"
+    ),
+    "speculative_config.suffix_decoding_min_token_prob": FieldWords(
+        name="Least likely guess", does="a guess ends where its chance falls below this"
+    ),
     "tensor_parallel_size": FieldWords(
         name="Devices per replica", does="splits each layer over this many devices; faster answers, more hardware"
     ),

@@ -127,8 +127,12 @@ class LLMEngine:
         return self.scheduler.has_unfinished()
 
     def reset_prefix_cache(self) -> bool:
-        """Forget cached prefixes; False, and nothing happens, while requests run."""
-        return self.block_manager.reset()
+        """Forget cached prefixes and remembered outputs; False, and nothing happens, while requests run."""
+        if not self.block_manager.reset():
+            return False
+        if self.runner.proposer is not None:
+            self.runner.proposer.reset()
+        return True
 
     def counters(self) -> EngineCounters:
         """A copy of the totals with the state of this moment."""
@@ -282,6 +286,8 @@ class LLMEngine:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         assert sequence.status is not SequenceStatus.FINISHED, "a sequence finishes once"
         self.scheduler.finish(sequence)
+        if self.runner.proposer is not None:
+            self.runner.proposer.finished(sequence)
         del self._sequences[sequence.request_id]
         self._counters.num_finished[reason] = self._counters.num_finished.get(reason, 0) + 1
 

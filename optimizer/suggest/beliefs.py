@@ -27,6 +27,7 @@ class Effect(NamedTuple):
 EFFECTS: dict[tuple[str, Value], Effect] = {
     ("speculative_config.method", "draft_model"): Effect(-0.35, -0.10),
     ("speculative_config.method", "ngram"): Effect(-0.25, -0.05),
+    ("speculative_config.method", "suffix"): Effect(-0.30, -0.05),
     ("quantization.weights", "int8"): Effect(-0.10, -0.05),
     ("quantization.weights", "int4_g128"): Effect(-0.10, -0.05),
     ("quantization.weights", "int4_g64"): Effect(-0.10, -0.05),

@@ -16,6 +16,7 @@ HALF = "half the default's"
 PAYOFF: tuple[tuple[str, Value], ...] = (
     ("speculative_config.method", "draft_model"),
     ("speculative_config.method", "ngram"),
+    ("speculative_config.method", "suffix"),
     ("max_num_seqs", HALF),
     ("quantization.weights", "int8"),
     ("dtype", "float32"),

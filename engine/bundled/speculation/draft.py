@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.bundled.paged_model import Forward
 from engine.bundled.scheduler import ScheduledSequence
+from engine.bundled.sequence import Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,14 @@ class Proposer(Protocol):
 
     def propose(self, scheduled: Seq[ScheduledSequence]) -> list[Draft]:
         """One draft per scheduled sequence, of at most its `max_draft_tokens`; empty where it has no idea."""
+        ...
+
+    def finished(self, sequence: Sequence) -> None:
+        """The request has ended and `sequence` holds all its tokens; it will not be scheduled again."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what finished requests left behind, so that a repeated replay starts as the first one did."""
         ...
 
     def observe(self, scheduled: Seq[ScheduledSequence], forward: Forward) -> None:

@@ -16,6 +16,7 @@ from engine.bundled.batch import Span
 from engine.bundled.paged_model import Forward, Model
 from engine.bundled.sampling import Stream, draw, draw_rows, mask_stop_tokens_, probabilities, uniforms
 from engine.bundled.scheduler import ScheduledSequence
+from engine.bundled.sequence import Sequence
 from engine.bundled.speculation.draft import Draft
 
 
@@ -45,6 +46,12 @@ class DraftModelProposer:
 
     def observe(self, scheduled: Seq[ScheduledSequence], forward: Forward) -> None:  # noqa: ARG002
         raise AssertionError("a draft model reads no hidden states")
+
+    def finished(self, sequence: Sequence) -> None:
+        """Its cache goes with the target's blocks."""
+
+    def reset(self) -> None:
+        """Nothing outlives a request but cached blocks."""
 
     def _catch_up(self, chains: list[_Chain]) -> Tensor:
         """Compute what the target computes this step and all the draft still lacks; logits of those that draft."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 from engine.bundled.paged_model import Forward
 from engine.bundled.scheduler import ScheduledSequence
@@ -23,13 +22,19 @@ class NgramProposer:
 
     def __init__(self, *, min_ngram: int, max_ngram: int) -> None:
         self.sizes = range(max_ngram, min_ngram - 1, -1)  # longest first
-        self._indices: WeakKeyDictionary[Sequence, _NgramIndex] = WeakKeyDictionary()
+        self._indices: dict[Sequence, _NgramIndex] = {}
 
     def propose(self, scheduled: Seq[ScheduledSequence]) -> list[Draft]:
         return [self._propose(item) for item in scheduled]
 
     def observe(self, scheduled: Seq[ScheduledSequence], forward: Forward) -> None:  # noqa: ARG002
         raise AssertionError("n-gram speculation reads no hidden states")
+
+    def finished(self, sequence: Sequence) -> None:
+        self._indices.pop(sequence, None)
+
+    def reset(self) -> None:
+        """Nothing outlives a request."""
 
     def _propose(self, item: ScheduledSequence) -> Draft:
         if not item.max_draft_tokens:

@@ -17,6 +17,7 @@ from engine.bundled.sampling import DrawRows
 from engine.bundled.speculation import Draft
 from engine.bundled.speculation.ngram import NgramProposer, _NgramIndex
 from engine.bundled.speculation.rejection import verify
+from engine.bundled.speculation.suffix import PastOutputs, TokenHistory
 
 MakeEngine = Callable[..., LLMEngine]
 
@@ -33,6 +34,35 @@ class TestNgram(ProposerContract):
         params = SamplingParams(max_tokens=32, temperature=0.8, top_k=20, seed=5)
         expected = make_engine().generate(prompts, params)
         assert make_engine(speculative_config=speculative_config).generate(prompts, params) == expected
+
+
+class TestSuffix(ProposerContract):
+    @pytest.fixture
+    def speculative_config(self) -> dict[str, Any]:
+        return {"method": "suffix", "num_speculative_tokens": 3}
+
+    def test_drawn_tokens_are_those_of_plain(
+        self, make_engine: MakeEngine, prompts: list[list[int]], speculative_config: dict[str, Any]
+    ) -> None:
+        params = SamplingParams(max_tokens=32, temperature=0.8, top_k=20, seed=5)
+        expected = make_engine().generate(prompts, params)
+        assert make_engine(speculative_config=speculative_config).generate(prompts, params) == expected
+
+    def test_an_answer_given_before_is_proposed_whole(
+        self, make_engine: MakeEngine, prompts: list[list[int]], speculative_config: dict[str, Any]
+    ) -> None:
+        """And no longer after the caches are reset: a second replay must not profit from the first."""
+        engine = make_engine(speculative_config=speculative_config | {"num_speculative_tokens": 8})
+
+        def accepted() -> int:
+            before = engine.counters().num_accepted_tokens
+            engine.generate(prompts[:3], SamplingParams(max_tokens=32, temperature=0.0))
+            return engine.counters().num_accepted_tokens - before
+
+        first, again = accepted(), accepted()
+        assert again > first + 30
+        assert engine.reset_prefix_cache()
+        assert accepted() == first
 
 
 class TestDraftModel(ProposerContract):
@@ -78,6 +108,44 @@ def test_ngrams_without_a_match_propose_nothing() -> None:
     assert _NgramIndex(range(4, 1, -1)).continuation([1, 2, 3, 4], 3) == []
 
 
+def history(tokens: list[int]) -> TokenHistory:
+    made = TokenHistory(tokens)
+    made.catch_up()
+    return made
+
+
+def test_suffixes_follow_the_longest_match_whatever_its_age() -> None:
+    tokens = [1, 2, 3, 4, 7, 8, 3, 4, 9, 1, 2, 3, 4]
+    places, length = history(tokens).longest_matches(tokens, 24)
+    assert (places, length) == ([4], 4)
+    assert history(tokens).longest_matches(tokens, 2) == ([8, 4], 2)
+
+
+def test_suffixes_weigh_continuations_by_how_often_they_followed() -> None:
+    past = history([1, 2, 5, 6, -1, 1, 2, 5, 7, -1, 1, 2, 8, -1])
+    places, _ = past.longest_matches([1, 2], 24)
+    path, score = past.continuation(places, 8, 0.0)
+    assert path[0] == 5
+    assert len(path) == 2
+    assert score == pytest.approx(2 / 3 + 1 / 3)
+    assert past.continuation(places, 8, 0.5).token_ids == [5]
+
+
+def test_suffixes_run_on_into_their_own_draft() -> None:
+    tokens = [4, 5, 4, 5]
+    places, _ = history(tokens).longest_matches(tokens, 24)
+    assert history(tokens).continuation(places, 5, 0.0).token_ids == [4, 5, 4, 5, 4]
+
+
+@pytest.mark.parametrize(("limit", "remembered"), [(0, []), (2, [4, 5]), (4, [2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5])])
+def test_past_outputs_forget_the_older_half(limit: int, remembered: list[int]) -> None:
+    past = PastOutputs(limit)
+    for number in range(6):
+        past.add([number, number])
+    found = {token for generation in past.generations for token in generation.tokens}
+    assert sorted(found - {-1}) == remembered
+
+
 def test_ngram_indices_die_with_their_sequences(make_engine: MakeEngine, prompts: list[list[int]]) -> None:
     engine = make_engine(speculative_config={"method": "ngram", "num_speculative_tokens": 2})
     engine.generate(prompts, SamplingParams(max_tokens=8))
@@ -117,7 +185,7 @@ def test_verified_tokens_follow_the_target(is_drawn: bool) -> None:
     assert not any(verdicts.accepted[1::2]), "a bonus token is never a draft"
 
 
-@pytest.mark.parametrize("method", ["ngram", "draft_model"])
+@pytest.mark.parametrize("method", ["ngram", "suffix", "draft_model"])
 def test_drawn_speculation_follows_the_target_end_to_end(tmp_path: Path, make_engine: MakeEngine, method: str) -> None:
     """The joint law of three tokens on a vocabulary of 5, against plain decoding, over 3,000 seeds."""
     target = save_random_model(tmp_path / "target", vocab_size=5, num_hidden_layers=1)

@@ -50,6 +50,7 @@ def test_probes_turn_on_one_technique_each_speculation_first(bundled: CandidateP
     assert probes(bundled) == [
         ("speculation", "draft_model"),
         ("speculation", "ngram"),
+        ("speculation", "suffix"),
         ("max_num_seqs", 32),
         ("quantization.weights", "int8"),
         ("dtype", "float32"),
