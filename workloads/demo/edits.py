@@ -2,12 +2,13 @@
 
 import random
 import re
+from typing import NamedTuple
 
 from workloads.demo.conversation import Conversation, Turn, exact
 from workloads.demo.vocabulary import FUNCTION_NAMES, IDENTIFIERS
 
-NUM_TURNS = ((1,), (2, 3, 4), (2, 3), (1, 1, 2, 2, 3))
-NUM_LINES = ((4, 6), (6, 10), (8, 12), (8, 12))
+NUM_TURNS = ((1,), (1,), (1, 2), (1, 1, 1, 2))
+NUM_LINES = ((4, 6), (5, 8), (6, 10), (6, 10))
 
 SYSTEM_PROMPTS = {
     "editor": (
@@ -23,19 +24,34 @@ SYSTEM_PROMPTS = {
 }
 
 
-def draw_function(rng: random.Random, num_lines: int) -> str:
+class Words(NamedTuple):
+    """Names and constants no method of the conversation has used yet."""
+
+    names: list[str]
+    constants: list[int]
+
+    @classmethod
+    def shuffled(cls, rng: random.Random) -> "Words":
+        return cls(rng.sample(IDENTIFIERS, len(IDENTIFIERS)), rng.sample(range(10, 100), 90))
+
+
+def draw_function(rng: random.Random, words: Words, num_lines: int) -> str:
     """A method of ``num_lines`` lines: a header, names bound to constants, and the return of one of the names.
 
     A space precedes every name, so that the tokenizer cuts it the same way everywhere. No name and no constant stands
     in two lines of the body, so that the last few tokens always say where in the method to go on: with repeated ones
     the demo model loses its place now and then.
     """
-    names = rng.sample(IDENTIFIERS, rng.choice((1, 2)) + num_lines - 2)
-    constants = rng.sample(range(10, 100), num_lines - 2)
-    bound, parameters = names[: num_lines - 2], names[num_lines - 2 :]
+    bound = [(words.names.pop(), words.constants.pop()) for _ in range(num_lines - 2)]
+    parameters = [words.names.pop() for _ in range(rng.choice((1, 2)))]
     header = f"def {rng.choice(FUNCTION_NAMES)}(self, {', '.join(parameters)}):"
-    body = [f"    {name} = {constant}" for name, constant in zip(bound, constants, strict=True)]
-    return "\n".join([header, *body, f"    return {rng.choice(names)}"])
+    body = [f"    {name} = {constant}" for name, constant in bound]
+    return "\n".join([header, *body, f"    return {rng.choice([*parameters, *(name for name, _ in bound)])}"])
+
+
+def fenced(code: str) -> str:
+    """The code as Markdown shows it: question and answer then begin with the same tokens."""
+    return f"```python\n{code}\n```"
 
 
 def replace_word(code: str, old: str, new: str) -> str:
@@ -71,7 +87,7 @@ def change_return(rng: random.Random, code: str) -> tuple[str, str]:
     return f"Change the return to {new}.", f"{body} {new}"
 
 
-REQUESTS = {rename_variable: 0.3, change_constant: 0.3, rename_method: 0.2, change_return: 0.2}
+REQUESTS = {rename_variable: 0.25, change_constant: 0.35, rename_method: 0.2, change_return: 0.2}
 
 
 def used_names(code: str) -> list[str]:
@@ -86,14 +102,14 @@ def draw_request(rng: random.Random, code: str) -> tuple[str, str]:
 
 
 def draw_conversation(rng: random.Random, size: int) -> Conversation:
-    """A method and some changes, each on the previous answer."""
+    """One method after another, each with a change."""
     tenant = rng.choice(sorted(SYSTEM_PROMPTS))
-    code = draw_function(rng, rng.randint(*NUM_LINES[size]))
+    words = Words.shuffled(rng)
     turns: list[Turn] = []
-    for turn in range(rng.choice(NUM_TURNS[size])):
+    for _ in range(rng.choice(NUM_TURNS[size])):
+        code = draw_function(rng, words, rng.randint(*NUM_LINES[size]))
         request, changed = draw_request(rng, code)
-        user = request if turn else f"{code}\n\n{request}"
-        turns.append(Turn(user=user, answer=changed, checks=(exact(changed),)))
-        code = changed
+        answer = fenced(changed)
+        turns.append(Turn(user=f"{fenced(code)}\n{request}", answer=answer, checks=(exact(answer),)))
     system = SYSTEM_PROMPTS[tenant] if size > 2 else ""
     return Conversation(task="edit", tenant=tenant, system=system, turns=tuple(turns))

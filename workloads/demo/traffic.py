@@ -8,7 +8,7 @@ from workloads.demo.conversation import Conversation, TaskName
 from workloads.demo.tasks import draw_conversation
 
 REQUEST_MIX: Mapping[TaskName, float] = {"edit": 0.35, "extraction": 0.30, "table": 0.20, "text": 0.15}
-MEAN_TURNS: Mapping[TaskName, float] = {"edit": 1.8, "extraction": 1.8, "table": 2.5, "text": 4 / 3}
+MEAN_TURNS: Mapping[TaskName, float] = {"edit": 1.25, "extraction": 1.8, "table": 2.5, "text": 4 / 3}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,13 @@ import ast
 import json
 import random
 import re
+from collections.abc import Iterator
 
 import pytest
 
 from workloads.checks import score_response
 from workloads.demo.conversation import Conversation, Turn
+from workloads.demo.edits import fenced
 from workloads.demo.tasks import FULL_SIZE, TASKS
 from workloads.demo.vocabulary import IDENTIFIERS
 from workloads.request import Check
@@ -73,30 +75,34 @@ def test_extracted_values_stand_in_the_message() -> None:
             assert all(f"{key}: {value}" in message for key, value in json.loads(turn.answer).items())
 
 
+def edits() -> Iterator[tuple[str, str]]:
+    """The method shown and the method answered, without their fences."""
+    for conversation in conversations("edit"):
+        for turn in conversation.turns:
+            (before,), (after,) = (
+                re.findall(r"```python\n(.*)\n```", text, re.DOTALL) for text in (turn.user, turn.answer)
+            )
+            assert turn.answer == fenced(after)
+            yield before, after
+
+
 def test_an_edit_changes_one_thing() -> None:
-    for conversation in conversations("edit"):
-        before = conversation.turns[0].user.rsplit("\n\n", 1)[0]
-        for turn in conversation.turns:
-            pairs = list(zip(re.findall(r"\w+", before), re.findall(r"\w+", turn.answer), strict=True))
-            assert len({pair for pair in pairs if pair[0] != pair[1]}) == 1
-            before = turn.answer
+    for before, after in edits():
+        pairs = list(zip(re.findall(r"\w+", before), re.findall(r"\w+", after), strict=True))
+        assert len({pair for pair in pairs if pair[0] != pair[1]}) == 1
 
 
-def test_every_line_of_an_edit_but_the_last_has_a_constant_of_its_own() -> None:
-    for conversation in conversations("edit"):
-        constants = [re.findall(r"\b[0-9]+\b", line) for line in conversation.turns[0].answer.splitlines()[1:-1]]
-        assert all(len(found) == 1 for found in constants)
-        assert len({found[0] for found in constants}) == len(constants)
+def test_lines_of_an_edit_bind_names_and_constants_of_their_own() -> None:
+    for _, after in edits():
+        bindings = [line.split(" = ") for line in after.splitlines()[1:-1]]
+        names, constants = zip(*bindings, strict=True)
+        assert len(set(names)) == len(set(constants)) == len(bindings)
 
 
-def test_edits_are_python_of_the_promised_length_and_change_something() -> None:
-    for conversation in conversations("edit"):
-        before = conversation.turns[0].user.rsplit("\n\n", 1)[0]
-        for turn in conversation.turns:
-            ast.parse(turn.answer)
-            assert 8 <= len(turn.answer.splitlines()) <= 15
-            assert turn.answer != before
-            before = turn.answer
+def test_edits_are_python_of_the_promised_length() -> None:
+    for before, after in edits():
+        ast.parse(after)
+        assert 6 <= len(after.splitlines()) == len(before.splitlines()) <= 10
 
 
 def test_a_space_precedes_every_name_in_an_edit() -> None:
