@@ -94,6 +94,10 @@ class Server(Protocol):
 
     def statistics(self) -> EngineStatistics: ...
 
+    def steps(self) -> bytes | None:
+        """A parquet file with the composition and duration of the latest steps; None when the engine does not tell."""
+        ...
+
     def reset_prefix_cache(self) -> None: ...
 
     def check_alive(self) -> None:

@@ -48,7 +48,14 @@ class ProcessServer:
         return True
 
     def statistics(self) -> EngineStatistics:
-        return parse_statistics(self._call_alive("GET", "/metrics"))
+        return parse_statistics(self._call_alive("GET", "/metrics").decode())
+
+    def steps(self) -> bytes | None:
+        try:
+            return self._call("GET", "/steps", timeout_s=_CALL_TIMEOUT_S)
+        except _CALL_ERRORS:
+            self.check_alive()
+            return None
 
     def reset_prefix_cache(self) -> None:
         self._call_alive("POST", "/reset_prefix_cache")
@@ -57,7 +64,7 @@ class ProcessServer:
         if (status := self._child.exit_status()) is not None:
             raise self._child.death(status, "while serving")
 
-    def _call_alive(self, method: str, path: str) -> str:
+    def _call_alive(self, method: str, path: str) -> bytes:
         try:
             return self._call(method, path, timeout_s=_CALL_TIMEOUT_S)
         except _CALL_ERRORS as error:
@@ -69,11 +76,11 @@ class ProcessServer:
                 log_path=self.log_path,
             ) from None
 
-    def _call(self, method: str, path: str, *, timeout_s: float) -> str:
+    def _call(self, method: str, path: str, *, timeout_s: float) -> bytes:
         request = urllib.request.Request(self.base_url + path, method=method, headers=self._headers)
         with self._opener.open(request, timeout=timeout_s) as answer:
             content: bytes = answer.read()
-            return content.decode()
+            return content
 
 
 def _reason(error: Exception) -> str:

@@ -113,6 +113,7 @@ class Evaluator:
                 client, self._window, slos=self._slos, wanted=self._objective.metric_names, report=report
             )
             folder.write_records(measurement.records)
+            folder.write_steps(server.steps())
             quality = self._quality_of(server, config, report)
             return _Findings(
                 measurement=measurement, quality=quality, cost=self._cost(client, config, measurement, folder, report)

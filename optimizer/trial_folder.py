@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config import EngineConfig, dump_engine_config
-from optimizer.atomic_file import write_text
+from optimizer.atomic_file import write_bytes, write_text
 from optimizer.results import TrialResult
 from workloads.records import RequestRecord, write_records
 
@@ -33,6 +33,11 @@ class TrialFolder:
 
     def write_records(self, records: Sequence[RequestRecord]) -> None:
         write_records(self.path / "records.parquet", records)
+
+    def write_steps(self, parquet: bytes | None) -> None:
+        """The engine's step telemetry, warm-up included, where it has one."""
+        if parquet is not None:
+            write_bytes(self.path / "steps.parquet", parquet)
 
     def write_notes(self, notes: Sequence[str]) -> None:
         """What a reader of the numbers should know, a line each."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import ScheduledSequence, Scheduler
 from engine.bundled.sequence import Sequence, SequenceStatus
 from engine.bundled.speculation import PROPOSERS, Proposer
+from engine.bundled.step_log import StepLog
 from engine.bundled.tokenizer import Tokenizer
 from engine.config import EngineConfig
 
@@ -88,6 +90,7 @@ class LLMEngine:
         self._sequences: dict[str, Sequence] = {}
         self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.num_draft_tokens)
         self._num_added = 0
+        self.step_log = StepLog(time.perf_counter())
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -119,8 +122,12 @@ class LLMEngine:
 
     def step(self) -> list[RequestOutput]:
         """Compute one batch; the outputs of the requests that have news."""
+        begin_s = time.perf_counter()
         scheduled = self.scheduler.schedule()
-        results = self.runner.run(scheduled) if scheduled else []
+        if not scheduled:
+            return []
+        results = self.runner.run(scheduled)
+        self.step_log.add(scheduled, results, begin_s=begin_s, end_s=time.perf_counter())
         return self._postprocess(scheduled, results)
 
     def has_unfinished(self) -> bool:

@@ -5,6 +5,7 @@ Does not know sockets, signals or how the engine came to be.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 
@@ -30,6 +31,7 @@ from engine.bundled.server.errors import (
 from engine.bundled.server.request_metrics import CONTENT_TYPE
 from engine.bundled.server.served_model import ServedModel
 from engine.bundled.server.tokenization import Tokenization
+from engine.bundled.step_log import to_parquet
 
 
 def make_app(model: ServedModel, *, api_key: str | None = None) -> ASGIApp:
@@ -41,6 +43,7 @@ def make_app(model: ServedModel, *, api_key: str | None = None) -> ASGIApp:
         Route("/v1/models", status.models),
         Route("/health", status.health),
         Route("/metrics", status.metrics),
+        Route("/steps", status.steps),
         Route("/reset_prefix_cache", status.reset_prefix_cache, methods=["POST"]),
         Route("/tokenize", tokenization.tokenize, methods=["POST"]),
         Route("/detokenize", tokenization.detokenize, methods=["POST"]),
@@ -85,6 +88,12 @@ class _Status:
     async def metrics(self, _request: Request) -> Response:
         counters = await self.model.thread.call(lambda engine: engine.counters())
         return Response(self.model.metrics.text(counters), headers={"content-type": CONTENT_TYPE})
+
+    async def steps(self, _request: Request) -> Response:
+        """The latest steps' telemetry as a parquet file."""
+        records = await self.model.thread.call(lambda engine: engine.step_log.records())
+        content = await asyncio.to_thread(to_parquet, records)
+        return Response(content, headers={"content-type": "application/vnd.apache.parquet"})
 
     async def reset_prefix_cache(self, _request: Request) -> Response:
         if not await self.model.thread.call(lambda engine: engine.reset_prefix_cache()):

@@ -95,6 +95,9 @@ class FakeServer:
             generation_tokens=self.num_tokens,
         )
 
+    def steps(self) -> bytes | None:
+        return None
+
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
 

@@ -1,0 +1,81 @@
+"""`StepLog`: what every engine step was made of and how long it took: what a step-time model is calibrated on.
+
+Does not know what the figures are used for; imports no torch.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Sequence as Seq
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from engine.bundled.model_runner import StepResult
+    from engine.bundled.scheduler import ScheduledSequence
+
+MAX_STEPS = 100_000  # the latest ones are kept
+
+
+class StepRecord(NamedTuple):
+    """One step. Context tokens are those already in the cache before it, summed over sequences."""
+
+    start_s: float  # since the log began
+    duration_s: float  # scheduling, drafting, the model's pass and drawing
+    num_prefill_seqs: int
+    num_prefill_tokens: int
+    num_prefill_context_tokens: int
+    num_decode_seqs: int
+    num_decode_context_tokens: int
+    num_draft_tokens: int
+    num_new_tokens: int  # drawn or accepted, before stops cut them
+
+
+class StepLog:
+    """The latest `MAX_STEPS` steps.
+
+    Args:
+        zero_s: the clock's reading that is second 0, on the clock that `add` is given.
+    """
+
+    def __init__(self, zero_s: float, max_steps: int = MAX_STEPS) -> None:
+        self._zero_s = zero_s
+        self._records: deque[StepRecord] = deque(maxlen=max_steps)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, scheduled: Seq[ScheduledSequence], results: Seq[StepResult], *, begin_s: float, end_s: float) -> None:
+        """Note a step; the sequences are as they were scheduled, not yet advanced."""
+        prefill_seqs = prefill_tokens = prefill_context = decode_seqs = decode_context = drafted = new = 0
+        for item, result in zip(scheduled, results, strict=True):
+            sequence = item.sequence
+            if item.num_tokens == 1 and item.draws and sequence.num_output_tokens:
+                decode_seqs += 1
+                decode_context += sequence.num_computed_tokens
+            else:
+                prefill_seqs += 1
+                prefill_tokens += item.num_tokens
+                prefill_context += sequence.num_computed_tokens
+            drafted += result.num_drafted
+            new += len(result.token_ids)
+        composition = (prefill_seqs, prefill_tokens, prefill_context, decode_seqs, decode_context, drafted, new)
+        self._records.append(StepRecord(begin_s - self._zero_s, end_s - begin_s, *composition))
+
+    def records(self) -> list[StepRecord]:
+        """Oldest first."""
+        return list(self._records)
+
+
+def to_parquet(records: Seq[StepRecord]) -> bytes:
+    """A parquet file with a row a step and `StepRecord`'s fields as columns."""
+    import pyarrow as pa  # tens of milliseconds that serving never needs
+    import pyarrow.parquet as pq
+
+    types = {"start_s": pa.float64(), "duration_s": pa.float64()}
+    schema = pa.schema([(name, types.get(name, pa.int64())) for name in StepRecord._fields])
+    columns = list(zip(*records, strict=True)) or [()] * len(schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
+    return sink.getvalue()
