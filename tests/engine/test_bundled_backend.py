@@ -1,5 +1,6 @@
 """The bundled engine as a process: the contract, its own refusals, its failures and its end."""
 
+import io
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import openai
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from backend_contract import BackendContract, post, stream
 from test_process import wait_gone
@@ -58,6 +60,12 @@ class TestBundledBackend(BackendContract):
                 client.completions.create(model=name, prompt="a", presence_penalty=1)
             with pytest.raises(openai.NotFoundError):
                 client.completions.create(model="other", prompt="a")
+
+    def test_steps_are_told_as_parquet(self, server: ProcessServer) -> None:
+        post(server, "/v1/completions", {"prompt": [5, 6], "max_tokens": 3, "ignore_eos": True})
+        content = server.steps()
+        assert content is not None
+        assert pq.read_table(io.BytesIO(content)).num_rows >= 3
 
     def test_a_seed_draws_the_same_again(self, server: ProcessServer) -> None:
         body = {"prompt": [5, 6], "max_tokens": 16, "seed": 3, "ignore_eos": True, "return_token_ids": True}
