@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -53,7 +53,7 @@ class SpeculativeConfig(_Frozen):
     """
 
     method: SpeculativeMethod
-    num_speculative_tokens: int = Field(gt=0, le=32)
+    num_speculative_tokens: Annotated[int, Field(gt=0, le=32)] | Literal["auto"]  # auto: as many as pay at the time
     model: str | None = None
     prompt_lookup_max: int = Field(default=4, ge=1)
     prompt_lookup_min: int = Field(default=2, ge=1)

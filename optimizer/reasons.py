@@ -103,7 +103,9 @@ def _speculation(mine: SpeculativeConfig | None, _: object, trial: TrialResult) 
     source = "a small draft model proposes" if mine.method == "draft_model" else "repeated text proposes"
     length = trial.metrics.get("acceptance_length")
     measured = f"; {length:.1f} tokens come out of each step on this workload" if length else ""
-    ahead = f"{source} {mine.num_speculative_tokens} tokens ahead and the model checks them"
+    most = mine.num_speculative_tokens
+    number = "as many tokens ahead as pay at the time" if most == "auto" else f"{most} tokens ahead"
+    ahead = f"{source} {number} and the model checks them"
     return f"Speculative decoding: {ahead}{measured}."
 
 

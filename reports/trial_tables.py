@@ -97,7 +97,8 @@ def gains_table(study: StudyResult) -> Table | None:
 def _gain_row(study: StudyResult, trial: TrialResult) -> tuple[Cell, ...]:
     length, hits = trial.metrics.get("acceptance_length"), trial.metrics.get("prefix_cache_hit_rate")
     speculation = trial.config.speculative_config
-    accepted = (length - 1) / speculation.num_speculative_tokens if length and speculation else None
+    most = speculation.num_speculative_tokens if speculation else "auto"
+    accepted = (length - 1) / most if length and most != "auto" else None
     return (
         Cell(text=str(trial.number), sort=trial.number),
         Cell(text=label_of(study, trial)),

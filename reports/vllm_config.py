@@ -35,6 +35,10 @@ def vllm_obstacles(config: EngineConfig) -> list[str]:
             "vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and fopt does "
             "not write such checkpoints yet."
         )
+    if config.speculative_config is not None and config.speculative_config.num_speculative_tokens == "auto":
+        obstacles.append(
+            "The number of speculative tokens follows the load in fopt's own engine (auto); vLLM takes a fixed number."
+        )
     return obstacles
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from engine.bundled.block_manager import BlockManager
+from engine.bundled.draft_length import DraftOutcome, make_draft_length
 from engine.bundled.errors import (
     BundledEngineError,
     CapacityError,
@@ -88,7 +89,7 @@ class LLMEngine:
             cache_lag=proposer.cache_lag if proposer else 0,
         )
         self._sequences: dict[str, Sequence] = {}
-        self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.num_draft_tokens)
+        self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.draft_length.max_length)
         self._num_added = 0
         self.step_log = StepLog(time.perf_counter())
 
@@ -127,7 +128,14 @@ class LLMEngine:
         if not scheduled:
             return []
         results = self.runner.run(scheduled)
-        self.step_log.add(scheduled, results, begin_s=begin_s, end_s=time.perf_counter())
+        end_s = time.perf_counter()
+        self.step_log.add(scheduled, results, begin_s=begin_s, end_s=end_s)
+        if all(item.decodes for item in scheduled):
+            outcomes = [
+                DraftOutcome(item.sequence, result.num_drafted, len(result.token_ids) - 1)
+                for item, result in zip(scheduled, results, strict=True)
+            ]
+            self.scheduler.draft_length.observe(outcomes, duration_s=end_s - begin_s)
         return self._postprocess(scheduled, results)
 
     def has_unfinished(self) -> bool:
@@ -215,7 +223,7 @@ class LLMEngine:
             model,
             num_blocks=self.num_blocks,
             block_size=self.config.block_size,
-            max_short_query=1 + (speculation.num_speculative_tokens if speculation else 0),
+            max_short_query=1 + make_draft_length(speculation).max_length,
         )
 
     def _make_proposer(self, draft: LoadedModel | None) -> Proposer | None:

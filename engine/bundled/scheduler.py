@@ -9,6 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from engine.bundled.block_manager import BlockManager
+from engine.bundled.draft_length import make_draft_length
 from engine.bundled.sequence import Sequence, SequenceStatus
 from engine.config import EngineConfig
 
@@ -25,6 +26,11 @@ class ScheduledSequence(NamedTuple):
         """Whether this step reaches the last known token, so that the next one is drawn."""
         return self.num_tokens == self.sequence.num_uncomputed_tokens
 
+    @property
+    def decodes(self) -> bool:
+        """Whether this is one more token of an answer under way, not a prompt's."""
+        return self.num_tokens == 1 and self.draws and self.sequence.num_output_tokens > 0
+
 
 class Scheduler:
     """Continuous batching with chunked prefill, prefix caching and preemption by recomputation."""
@@ -37,7 +43,7 @@ class Scheduler:
         self.max_num_batched_tokens = config.max_num_batched_tokens
         self.enable_chunked_prefill = config.enable_chunked_prefill
         self.max_model_len = max_model_len
-        self.num_draft_tokens = config.speculative_config.num_speculative_tokens if config.speculative_config else 0
+        self.draft_length = make_draft_length(config.speculative_config)
         self.cache_lag = cache_lag  # computed tokens a proposer's own cache may lack
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -112,7 +118,7 @@ class Scheduler:
             return 0
         wanted = sequence.params.max_tokens - sequence.num_output_tokens - 1
         room = self.max_model_len - sequence.num_tokens - 1
-        return max(0, min(self.num_draft_tokens, wanted, room))
+        return max(0, min(self.draft_length.of(sequence), wanted, room))
 
     def _preempt_newest(self) -> None:
         victim = self.running.pop()

@@ -37,6 +37,7 @@ class Sequence:
         self.status = SequenceStatus.WAITING
         self.num_computed_tokens = 0
         self.num_draft_computed_tokens = 0
+        self.num_drafts_kept = self.num_drafts_tried = 0.0  # decaying counts of draft tokens
         self.num_cached_tokens: int | None = None  # prompt tokens found in the prefix cache at first admission
         self.prompt_logprobs: list[TokenLogprob | None] | None = None  # gathered chunk by chunk
         self.prompt_logprobs_delivered = False

@@ -50,7 +50,7 @@ class StepLog:
         prefill_seqs = prefill_tokens = prefill_context = decode_seqs = decode_context = drafted = new = 0
         for item, result in zip(scheduled, results, strict=True):
             sequence = item.sequence
-            if item.num_tokens == 1 and item.draws and sequence.num_output_tokens:
+            if item.decodes:
                 decode_seqs += 1
                 decode_context += sequence.num_computed_tokens
             else:

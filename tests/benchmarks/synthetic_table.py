@@ -42,7 +42,7 @@ class SyntheticMachine:
         self._losses["int4_g64"] = self._losses["int4_g32"] * draw(1.1, 1.6)
         self._losses["int4_g128"] = self._losses["int4_g64"] * draw(1.1, 1.6)
         self._float32_loss = draw(0.0, 0.001)
-        self._acceptance = {"draft_model": draw(0.55, 0.85), "ngram": draw(0.25, 0.75)}
+        self._acceptance = {"draft_model": draw(0.55, 0.85), "ngram": draw(0.25, 0.75), "suffix": draw(0.3, 0.8)}
         self._short_lookup = draw(0.85, 1.05)
         self._draft_cost, self._verify_cost = draw(0.1, 0.3), draw(0.01, 0.06)
         self._prefill_ms, self._prefix_saving = draw(20, 80), draw(0.05, 0.6)
@@ -92,6 +92,7 @@ class SyntheticMachine:
         if speculation is None:
             return step
         k, acceptance = speculation.num_speculative_tokens, self._acceptance[speculation.method]
+        k = 3 if k == "auto" else k
         if speculation.prompt_lookup_max == 2:
             acceptance *= self._short_lookup
         tokens = (1 - acceptance ** (k + 1)) / (1 - acceptance)

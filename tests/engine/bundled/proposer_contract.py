@@ -17,14 +17,14 @@ class ProposerContract:
 
     bytes_per_block = BLOCK_BYTES
 
-    @pytest.mark.parametrize("num_speculative_tokens", [1, 2, 5, 8])
+    @pytest.mark.parametrize("num_speculative_tokens", [1, 2, 5, 8, "auto"])
     def test_greedy_output_is_identical_to_plain(
         self,
         make_engine: MakeEngine,
         prompts: list[list[int]],
         plain: list[list[int]],
         speculative_config: dict[str, Any],
-        num_speculative_tokens: int,
+        num_speculative_tokens: int | str,
     ) -> None:
         config = speculative_config | {"num_speculative_tokens": num_speculative_tokens}
         engine = make_engine(speculative_config=config)
@@ -87,11 +87,17 @@ class ProposerContract:
         expected = make_engine().generate(prompts, params)
         assert make_engine(speculative_config=speculative_config).generate(prompts, params) == expected
 
+    @pytest.mark.parametrize("num_speculative_tokens", [3, "auto"])
     def test_seeds_are_reproducible_whatever_the_batch(
-        self, make_engine: MakeEngine, prompts: list[list[int]], speculative_config: dict[str, Any]
+        self,
+        make_engine: MakeEngine,
+        prompts: list[list[int]],
+        speculative_config: dict[str, Any],
+        num_speculative_tokens: int | str,
     ) -> None:
         params = SamplingParams(max_tokens=16, temperature=0.7, top_p=0.9, seed=11)
-        engine = make_engine(speculative_config=speculative_config, enable_prefix_caching=False)
+        config = speculative_config | {"num_speculative_tokens": num_speculative_tokens}
+        engine = make_engine(speculative_config=config, enable_prefix_caching=False)
         together = engine.generate(prompts, params)
         assert [engine.generate([prompt], params)[0] for prompt in prompts] == together
 

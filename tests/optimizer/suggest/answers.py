@@ -24,7 +24,8 @@ def _latency(config: EngineConfig) -> float:
     latency *= 0.9 if config.quantization.weights != "bf16" else 1.0
     if config.speculative_config is not None:
         gain = 0.75 if config.speculative_config.method == "ngram" else 0.6
-        latency *= gain + 0.05 * abs(config.speculative_config.num_speculative_tokens - 3)
+        length = config.speculative_config.num_speculative_tokens
+        latency *= gain + 0.05 * abs((2 if length == "auto" else length) - 3)
     if config.num_threads is not None:
         latency *= 1.3
     return latency * (1.2 if config.max_num_seqs < 16 else 1.0)
