@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("workloads/demo/models"))
     parser.add_argument("--init", type=Path, help="a folder of weights to start from; default: an untrained model")
     parser.add_argument("--name", default="target")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=0.005)
     parser.add_argument("--eval-every", type=int, default=300)

@@ -5,10 +5,10 @@ import re
 from typing import NamedTuple
 
 from workloads.demo.conversation import Conversation, Turn, exact
-from workloads.demo.vocabulary import FUNCTION_NAMES, IDENTIFIERS
+from workloads.demo.vocabulary import CONSTANTS, FUNCTION_NAMES, IDENTIFIERS
 
 NUM_TURNS = ((1,), (1,), (1, 2), (1, 1, 1, 2))
-NUM_LINES = ((4, 6), (5, 8), (6, 10), (6, 10))
+NUM_LINES = ((4, 6), (5, 8), (6, 9), (6, 9))
 
 SYSTEM_PROMPTS = {
     "editor": (
@@ -32,7 +32,7 @@ class Words(NamedTuple):
 
     @classmethod
     def shuffled(cls, rng: random.Random) -> "Words":
-        return cls(rng.sample(IDENTIFIERS, len(IDENTIFIERS)), rng.sample(range(10, 100), 90))
+        return cls(rng.sample(IDENTIFIERS, len(IDENTIFIERS)), rng.sample(CONSTANTS, len(CONSTANTS)))
 
 
 def draw_function(rng: random.Random, words: Words, num_lines: int) -> str:
@@ -54,30 +54,11 @@ def fenced(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def replace_word(code: str, old: str, new: str) -> str:
-    """The code with every whole-word ``old`` replaced."""
-    return re.sub(rf"\b{re.escape(old)}\b", new, code)
-
-
-def rename_variable(rng: random.Random, code: str) -> tuple[str, str]:
-    """Another name for a parameter or local variable, everywhere."""
-    used = used_names(code)
-    old, new = rng.choice(used), rng.choice([word for word in IDENTIFIERS if word not in used])
-    return f"Rename {old} to {new}.", replace_word(code, old, new)
-
-
-def change_constant(rng: random.Random, code: str) -> tuple[str, str]:
-    """Another number in one place."""
-    used = sorted(set(re.findall(r"\b[0-9]+\b", code)))
-    old, new = rng.choice(used), rng.choice([str(value) for value in range(10, 100) if str(value) not in used])
-    return f"Change {old} to {new}.", replace_word(code, old, new)
-
-
 def rename_method(rng: random.Random, code: str) -> tuple[str, str]:
     """Another name for the method itself."""
     old = code[len("def ") : code.index("(")]
     new = rng.choice([word for word in FUNCTION_NAMES if word != old])
-    return f"Rename the method to {new}.", replace_word(code, old, new)
+    return f"Rename the method to {new}.", code.replace(old, new, 1)
 
 
 def change_return(rng: random.Random, code: str) -> tuple[str, str]:
@@ -87,7 +68,16 @@ def change_return(rng: random.Random, code: str) -> tuple[str, str]:
     return f"Change the return to {new}.", f"{body} {new}"
 
 
-REQUESTS = {rename_variable: 0.25, change_constant: 0.35, rename_method: 0.2, change_return: 0.2}
+def rename_and_return(rng: random.Random, code: str) -> tuple[str, str]:
+    """Both at once."""
+    first, renamed = rename_method(rng, code)
+    second, changed = change_return(rng, renamed)
+    return f"{first} {second}", changed
+
+
+# Changes in the middle of a method (a constant, a variable, a line more) were tried: the demo model, which copies the
+# rest without an error, then misses the change itself every other time (EXPERIMENTS.md).
+REQUESTS = {rename_method: 0.4, change_return: 0.4, rename_and_return: 0.2}
 
 
 def used_names(code: str) -> list[str]:

@@ -68,10 +68,9 @@ FUNCTION_NAMES = _words(
 
 IDENTIFIERS = _words(
     "total count rate price weight height width depth speed limit offset budget margin score level index size scale "
-    "factor bonus charge credit debit volume energy power pressure ratio delay window buffer queue stack batch chunk "
-    "block frame layer node edge graph vector matrix sample signal noise filter target source result output value "
-    "shift step bound floor ceiling base peak drift gain loss cost stock order share quota token cursor bucket "
-    "anchor border pixel"
+    "factor bonus charge credit volume energy power pressure ratio delay window buffer queue stack batch chunk block "
+    "frame"
 )
+CONSTANTS = range(10, 55)
 
 LETTERS = "ABCDEFGHJKLMNPRSTVWXZ"
