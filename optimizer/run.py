@@ -195,7 +195,7 @@ class _Search:
 
 def verification_seconds(fidelity: Fidelity) -> float:
     """A prediction, for the budget and the ETA."""
-    return 4 * (fidelity.verification_s + 3) + 15
+    return 4 * (fidelity.verification_s + 3) + 20
 
 
 def _recommend(job: Job, trials: list[TrialResult]) -> Recommendation | None:

@@ -65,4 +65,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows).sort_values("number", ignore_index=True) if rows else pd.DataFrame({"number": []})
     if {"config.speculative_config", "config.speculative_config.method"} <= set(frame):
         frame = frame.drop(columns="config.speculative_config")  # only says that the dotted fields are absent
+    mixed = [name for name, column in frame.items() if {str} < set(map(type, column.dropna()))]  # "auto" beside numbers
+    for name in mixed:
+        frame[name] = frame[name].map(str, na_action="ignore")
     return frame.convert_dtypes()

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import study_cases
 
+from engine.config import SpeculativeConfig
 from optimizer.results import StudyResult
 from reports.tables import trials_frame, write_tables
 
@@ -31,6 +32,14 @@ def test_odd_studies_make_tables_too(any_study: StudyResult, tmp_path: Path) -> 
     trials, pareto = (pd.read_parquet(path) for path in write_tables(any_study, tmp_path))
     assert len(trials) == len(any_study.trials)
     assert len(pareto) == len(any_study.front)
+
+
+def test_auto_stands_beside_numbers(study: StudyResult, tmp_path: Path) -> None:
+    speculation = SpeculativeConfig(method="suffix", num_speculative_tokens="auto")
+    first, *others = study.trials
+    adaptive = first.model_copy(update={"config": first.config.model_copy(update={"speculative_config": speculation})})
+    trials, _ = write_tables(study.model_copy(update={"trials": (adaptive, *others)}), tmp_path)
+    assert {"auto", "4"} <= set(pd.read_parquet(trials)["config.speculative_config.num_speculative_tokens"].dropna())
 
 
 def test_a_refused_trial_keeps_its_reason(study: StudyResult) -> None:

@@ -8,7 +8,7 @@ from workloads.demo.conversation import Conversation, Turn, exact
 from workloads.demo.vocabulary import CONSTANTS, FUNCTION_NAMES, IDENTIFIERS
 
 NUM_TURNS = ((1,), (1,), (1, 2), (1, 1, 1, 2))
-NUM_LINES = ((4, 6), (5, 8), (6, 9), (6, 9))
+NUM_LINES = ((4, 6), (6, 10), (8, 13), (8, 13))
 
 SYSTEM_PROMPTS = {
     "editor": (
