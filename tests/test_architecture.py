@@ -27,7 +27,7 @@ BORDERS: dict[str, tuple[str, ...]] = {
     "optuna": ("optimizer",),
     "mlflow": ("reports",),
     "torch": ("engine.bundled", "engine.artifacts"),
-    "pyarrow": ("workloads", "reports"),
+    "pyarrow": ("workloads", "reports", "engine.bundled.step_log"),  # telemetry is a parquet file
     "pandas": ("workloads", "reports"),
     "vllm": (),
     "aiconfigurator_core": ("engine.simulator",),
