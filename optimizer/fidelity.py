@@ -22,6 +22,8 @@ NUM_PLACES = 64  # windows that are compared with the whole workload
 MAX_PROBE_REQUESTS = 600
 TAIL_SHARE = 0.25  # later turns may arrive this much after the window; still later ones are left out
 FEW_REQUESTS = 30
+FEWEST_QUALITY_REQUESTS = 60
+QUALITY_SHARE = 0.16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +38,21 @@ class Fidelity:
     verification_s: float  # recorded seconds of each of the four replays A B B A
 
 
-def plan_fidelity(budget_s: float | None) -> Fidelity:
+def plan_fidelity(budget_s: float | None, *, requests_per_s: float | None = None) -> Fidelity:
     """Shares of the budget, within sensible bounds; None (a budget in trials): what 5 minutes would give.
 
     The shares leave room for eight trials of half of which the quality class is new, and the verification. Of 300 s:
-    8 x (12 replay + 4 probe + 4 launch and warm-up) + 4 x 9 quality + 4 x 14 + 15 verification = 267.
+    8 x (12 replay + 4 probe + 4 launch and warm-up) + 4 x 9 quality + 4 x 14 + 20 verification = 272.
+
+    Args:
+        requests_per_s: of the recording. Quality asks no more requests than it has in `QUALITY_SHARE` of the budget, as
+            long prompts come slowly and would take the whole budget.
     """
     budget = DEFAULT_BUDGET_S if budget_s is None else budget_s
-    num_requests = round(_bounded(budget, 60, 1000))
+    num_requests = round(_bounded(budget, FEWEST_QUALITY_REQUESTS, 1000))
+    if requests_per_s is not None:
+        at_most = round(QUALITY_SHARE * budget * requests_per_s)
+        num_requests = max(FEWEST_QUALITY_REQUESTS, min(num_requests, at_most))
     return Fidelity(
         window_s=_bounded(0.04 * budget, 3, 120),
         warmup_requests=8,

@@ -75,7 +75,7 @@ def run_study(job: Job, *, backend: Backend, observer: Observer) -> StudyResult:
     """
     started = time.monotonic()
     placement = plan_placement()
-    fidelity = plan_fidelity(job.budget_s)
+    fidelity = plan_fidelity(job.budget_s, requests_per_s=recorded_load(job.workload).rate_rps)
     study = Study.create_or_resume(
         directory=job.directory,
         space=job.space,

@@ -183,10 +183,10 @@ def _trust(study: StudyResult) -> str:
         return "The study was interrupted before it could be checked on other traffic: this is the best so far."
     checked = study.verification
     if checked is not None:
-        return (
-            f"Measured {' '.join(checked.order)} (A default, B recommended, taking turns) on {checked.num_requests:,} "
-            "requests that the search did not see."
-        )
+        unseen = f"{checked.num_requests:,} requests that the search did not see"
+        if "A" not in checked.order:
+            return f"The default was measured again, on {unseen}."
+        return f"Measured {' '.join(checked.order)} (A default, B recommended, taking turns) on {unseen}."
     trial = recommended_trial(study)
     if trial is not None and trial.provenance is Provenance.PREDICTED:
         return "Predicted by a simulator and not measured: measure it before you rely on it."

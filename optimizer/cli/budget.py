@@ -21,7 +21,10 @@ class Budget:
     trials: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.trials} trials" if self.trials is not None else f"{(self.seconds or 0) / 60:g} min"
+        if self.trials is not None:
+            return f"{self.trials} trials"
+        seconds = self.seconds or 0
+        return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"
 
 
 class BudgetType(click.ParamType[Budget]):

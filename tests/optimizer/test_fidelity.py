@@ -86,3 +86,10 @@ def test_a_workload_without_arrivals_is_refused_in_words() -> None:
     workload = Workload.from_requests([Request(request_id="a", prompt="x", output_tokens=2)], METADATA)
     with pytest.raises(OptimizerError, match="open_loop"):
         choose_window(workload, 5.0, num_warmup=0)
+
+
+def test_quality_asks_no_more_than_slow_traffic_brings() -> None:
+    assert plan_fidelity(300).quality_requests == 300
+    assert plan_fidelity(300, requests_per_s=40).quality_requests == 300
+    assert plan_fidelity(300, requests_per_s=2.5).quality_requests == 120
+    assert plan_fidelity(300, requests_per_s=0.01).quality_requests == 60
