@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.backend import Backend
 from optimizer.client import Client, Report, silent
-from optimizer.comparison import HIGHER_IS_BETTER, LOWER_IS_BETTER, mean_metrics, over_runs
+from optimizer.comparison import LOWER_IS_BETTER, mean_metrics, over_runs
 from optimizer.fidelity import TrialWindow
 from optimizer.measurement import Measurement, measure
 from optimizer.model_vocabulary import vocab_size
@@ -36,6 +36,7 @@ def verify_deployment(
     """In its comparisons `default` is what was promised and `recommended` what is measured now.
 
     It holds when no SLO is violated and no promised number is worse now beyond doubt (the intervals do not meet).
+    Throughput at recorded arrivals is the traffic's, not the config's: it is no promise.
 
     Raises:
         EngineError: the config cannot run.
@@ -83,7 +84,7 @@ def _against_promises(
 ) -> tuple[Comparison, ...]:
     now = {
         name: over_runs([run.estimates[name] for run in runs])
-        for name in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER)
+        for name in LOWER_IS_BETTER
         if all(name in run.estimates for run in runs)
     }
     if score is not None:
@@ -93,8 +94,7 @@ def _against_promises(
 
 
 def _compare(name: str, promised: Estimate, now: Estimate) -> Comparison:
-    higher = name in HIGHER_IS_BETTER or name == "quality"
-    improvement = _ratio(now, promised) if higher else _ratio(promised, now)
+    improvement = _ratio(now, promised) if name == "quality" else _ratio(promised, now)
     return Comparison(metric=name, default=promised, recommended=now, improvement=improvement)
 
 

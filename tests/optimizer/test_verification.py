@@ -165,3 +165,16 @@ def test_a_promise_holds_unless_what_is_measured_now_is_worse_beyond_doubt(
     assert found.holds is holds
     assert [c.metric for c in found.comparisons] == ["p95_e2el_ms"]
     assert found.order == "BB"
+
+
+def test_lighter_traffic_breaks_no_promise(tmp_path: Path) -> None:
+    found = verify_deployment(
+        backend=FakeBackend(behave),
+        deployment=deployment({"p95_e2el_ms": estimate(1e6), "output_throughput": estimate(1e9)}),
+        window=choose_window(chats(16, seed=5), 0.3, num_warmup=2),
+        slos=(),
+        quality=None,
+        placement=UNPINNED,
+        directory=tmp_path,
+    )
+    assert found.holds

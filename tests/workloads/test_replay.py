@@ -36,6 +36,15 @@ def test_requests_go_out_at_their_recorded_arrivals(server: MockServer) -> None:
     assert result.num_unsent == 0
 
 
+def test_arrivals_in_whole_seconds_do_not_all_start_together(server: MockServer) -> None:
+    seconds = workload(*(chat(str(i), 0.0) for i in range(20)), time_resolution_s=1.0)
+    result = replay(server, seconds, speedup=10)
+    starts = [record.intended_start_s for record in result.records]
+    assert len(set(starts)) == 20
+    assert max(starts) < 0.1
+    assert any("steps of 1 s" in note for note in result.notes)
+
+
 def test_speedup_divides_arrivals(server: MockServer) -> None:
     result = replay(server, workload(chat("a", 0.0), chat("b", 1.0)), speedup=10)
     assert result.records[1].intended_start_s == pytest.approx(0.1)

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from workloads.arrivals import COARSE_S, spread_within_steps
 from workloads.errors import WorkloadError
 from workloads.prompts import PreparedRequest, PromptBuilder
 from workloads.records import RequestRecord
@@ -44,7 +45,7 @@ class Replayer:
         warmup: sent first, not recorded; then `after_warmup` is called (to reset prefix caches).
         vocab_size: for prompts without text; else the workload's.
         max_model_len: else the server's /v1/models says.
-        seed: of synthetic prompts.
+        seed: of synthetic prompts, and of arrivals within the step their stamps have.
         on_record: called with each request that ended by itself, in order of ending.
         stop_rule: may end the replay early.
     """
@@ -87,7 +88,8 @@ class Replayer:
         """As `replay`, in the running loop."""
         if not self.speedup > 0:
             raise WorkloadError(f"a speedup of {self.speedup} is no speed", fix="Give a speedup > 0")
-        requests = list(workload)
+        resolution_s = workload.metadata.time_resolution_s
+        requests = spread_within_steps(list(workload), resolution_s, seed=self.seed)
         mode = choose_mode(workload, self.mode)
         pacing = make_pacing(requests, mode, speedup=self.speedup, concurrency=self.concurrency)
         async with StreamingClient(self.base_url, timeout_s=self.timeout_s, api_key=self.api_key) as client:
@@ -103,7 +105,8 @@ class Replayer:
                 on_record=self.on_record,
             )
             await run.execute()
-        return _result(run, [f"replayed in mode {mode}", *notes, *builder.notes()], client.num_retries)
+        notes = [f"replayed in mode {mode}", *_spreading(resolution_s), *notes, *builder.notes()]
+        return _result(run, notes, client.num_retries)
 
     async def _builder(
         self, client: StreamingClient, workload: Workload, requests: Sequence[Request]
@@ -133,6 +136,12 @@ class Replayer:
             self.after_warmup()
         num_failed = sum(record.status != "ok" for record in run.records)
         return [f"{num_failed} of {len(requests)} warm-up requests failed"] if num_failed else []
+
+
+def _spreading(resolution_s: float | None) -> list[str]:
+    if resolution_s is None or resolution_s <= COARSE_S:
+        return []
+    return [f"arrivals were recorded in steps of {resolution_s:g} s: spread at random within their step"]
 
 
 def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
