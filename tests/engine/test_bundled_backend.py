@@ -1,6 +1,7 @@
 """The bundled engine as a process: the contract, its own refusals, its failures and its end."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -119,6 +120,28 @@ def test_a_config_that_cannot_run_is_refused_with_the_reason(
     [(found, reason)] = refusals(tiny_model, **fields)
     assert found is kind
     assert words in reason
+
+
+def test_medusa_heads_must_exist_fit_the_model_and_be_as_many_as_asked_for(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "heads"
+
+    def speculating(number: int) -> list[tuple[FailureKind, str]]:
+        speculation = {"method": "medusa", "num_speculative_tokens": number, "model": str(folder)}
+        return refusals(tiny_model, speculative_config=speculation)
+
+    [(kind, reason)] = speculating(2)
+    assert kind is FailureKind.BAD_CHECKPOINT
+    assert reason.startswith("the heads: heads folder")
+    shape = json.loads((tiny_model / "config.json").read_text())
+    config = {"model_type": "medusa", "num_heads": 2, "hidden_size": 64, "vocab_size": shape["vocab_size"]}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "no *.safetensors" in speculating(2)[0][1]
+    (folder / "model.safetensors").touch()
+    assert speculating(2) == []
+    assert speculating(3)[0][1].endswith(f"{folder} has 2")
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    assert "belong to the model they were trained on" in speculating(2)[0][1]
 
 
 def test_a_draft_must_exist_and_share_vocabulary_and_length(tiny_model: Path, tmp_path: Path) -> None:
