@@ -34,6 +34,7 @@ demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (predi
 	$(BIN)/python -m workloads.demo.corpus
 	$(BIN)/python -m engine.artifacts.demo_training
 	$(BIN)/python -m engine.artifacts.distillation
+	$(BIN)/python -m engine.artifacts.head_training
 	$(BIN)/python -m workloads.demo.build
 
 clean: ## remove the environment, caches and builds (not runs/)

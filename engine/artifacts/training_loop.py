@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.artifacts.causal_lm import CausalLM
 from engine.artifacts.muon import Adam, Muon
 
 
@@ -34,13 +33,13 @@ class Schedule:
 class Trainer:
     """A model with its optimizers, its schedule and its place in the run."""
 
-    def __init__(self, model: CausalLM, schedule: Schedule) -> None:
+    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
         self.model = model
         self.schedule = schedule
         self.step = 0
         self.num_tokens = 0
-        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
-        others = [p for name, p in model.named_parameters() if p.dim() == 1 or "embed" in name]
+        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and not _is_table(name)]
+        others = [p for name, p in model.named_parameters() if p.dim() == 1 or _is_table(name)]
         self.muon, self.adam = Muon(matrices), Adam(others)
 
     def update(self, loss: Tensor, num_tokens: int) -> None:
@@ -65,6 +64,11 @@ class Trainer:
         self.muon.load(state)
         self.adam.load(state)
         self.step, self.num_tokens = state["place"].tolist()
+
+
+def _is_table(name: str) -> bool:
+    """A row a token: no matrix whose singular values matter."""
+    return "embed" in name or "lm_head" in name
 
 
 class Log:
