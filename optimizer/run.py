@@ -14,6 +14,7 @@ from typing import Protocol
 
 from engine.backend import Backend, EngineError
 from engine.config import EngineConfig
+from engine.warm_backend import WarmBackend
 from optimizer.cost import recorded_load
 from optimizer.environment import describe_environment
 from optimizer.errors import OptimizerError
@@ -87,9 +88,12 @@ def run_study(job: Job, *, backend: Backend, observer: Observer) -> StudyResult:
         workload_fingerprint=job.workload.fingerprint,
         resume=job.resume,
     )
-    evaluator = _make_evaluator(job, backend, fidelity, placement)
-    search = _Search(job=job, study=study, evaluator=evaluator, observer=observer, fidelity=fidelity, started=started)
-    interrupted = search.run()
+    with WarmBackend(backend) as warm:
+        evaluator = _make_evaluator(job, warm, fidelity, placement)
+        search = _Search(
+            job=job, study=study, evaluator=evaluator, observer=observer, fidelity=fidelity, started=started
+        )
+        interrupted = search.run()
     recommendation = _recommend(job, study.results)
     verification = None
     if job.verify and recommendation is not None and not interrupted:

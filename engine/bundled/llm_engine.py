@@ -25,12 +25,13 @@ from engine.bundled.errors import (
 from engine.bundled.fused.fused_model import FusedModel
 from engine.bundled.fused.library import UnavailableError
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
-from engine.bundled.loader import LoadedModel, load_model
+from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
 from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
 from engine.bundled.paged_model import Model, PagedModel
 from engine.bundled.quantization import quantize
+from engine.bundled.resident import ResidentModel
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import ScheduledSequence, Scheduler
 from engine.bundled.sequence import Sequence, SequenceStatus
@@ -60,18 +61,23 @@ class LLMEngine:
 
     Args:
         device: a torch device name; None takes CUDA when there is one.
+        resident: keeps the unquantized weights for the next engine; without it they go once they are quantized.
 
     Raises:
         CheckpointError, CapacityError, UnsupportedError: the config cannot run here.
     """
 
-    def __init__(self, config: EngineConfig, *, device: str | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig, *, device: str | None = None, resident: ResidentModel | None = None
+    ) -> None:
         _refuse_unsupported(config)
         torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
         self.config = config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.max_model_len = _choose_max_model_len(config)
-        target = self._load(config.model, config.dtype)
+        target = (resident or ResidentModel()).load(
+            Path(config.model), dtype=config.dtype, max_positions=self.max_model_len, device=self.device
+        )
         quantize(target.decoder, config.quantization.weights)
         draft = load_draft_parts(config.speculative_config, target, max_positions=self.max_model_len)
         self.vocab_size = target.config.vocab_size
@@ -149,6 +155,10 @@ class LLMEngine:
             self.runner.proposer.reset()
         return True
 
+    def close(self) -> None:
+        """Free weights and cache; nothing else may be called after it."""
+        del self.runner, self.block_manager, self.scheduler
+
     def counters(self) -> EngineCounters:
         """A copy of the totals with the state of this moment."""
         counters = self._counters
@@ -179,9 +189,6 @@ class LLMEngine:
             for output in self.step():
                 outputs[output.request_id] += output.token_ids
         return [outputs[name] for name in names]
-
-    def _load(self, folder: str, dtype: str) -> LoadedModel:
-        return load_model(Path(folder), dtype=dtype, max_positions=self.max_model_len, device=self.device)
 
     def _choose_num_blocks(self, target: LoadedModel, draft: DraftParts) -> int:
         size = self.config.block_size

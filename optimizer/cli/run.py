@@ -73,7 +73,7 @@ def command(as_json: bool, **options: Any) -> None:
     the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records."""
     wishes = Wishes(**options)
     job = make_job(wishes)
-    backend = make_backend(wishes.engine, plan_placement())
+    backend = make_backend(wishes.engine, plan_placement(), reconfigurable=True)
     _refuse_early(job, backend)
     result, paths = _run(job, backend, wishes.budget, quiet=as_json)
     if as_json:
