@@ -42,7 +42,7 @@ def plan_fidelity(budget_s: float | None, *, requests_per_s: float | None = None
     """Shares of the budget, within sensible bounds; None (a budget in trials): what 5 minutes would give.
 
     The shares leave room for eight trials of half of which the quality class is new, and the verification. Of 300 s:
-    8 x (11 replay + 4 probe + 4 launch and warm-up) + 4 x 9 quality + 4 x 17 + 20 verification = 276.
+    8 x (12 replay + 4 probe + 1 warm-up) + 4 x 9 quality + 4 x 20 + 20 verification = 272.
 
     Args:
         requests_per_s: of the recording. Quality asks no more requests than it has in `QUALITY_SHARE` of the budget, as

@@ -19,7 +19,7 @@ from optimizer.cost import recorded_load
 from optimizer.environment import describe_environment
 from optimizer.errors import OptimizerError
 from optimizer.evaluator import Evaluator
-from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
+from optimizer.fidelity import TAIL_SHARE, Fidelity, choose_window, plan_fidelity
 from optimizer.objective import Objective
 from optimizer.pareto import pareto_front
 from optimizer.placement import Placement, plan_placement
@@ -199,7 +199,7 @@ class _Search:
 
 def verification_seconds(fidelity: Fidelity) -> float:
     """A prediction, for the budget and the ETA."""
-    return 4 * (fidelity.verification_s + 3) + 20
+    return 4 * ((1 + TAIL_SHARE) * fidelity.verification_s + 3) + 20
 
 
 def _recommend(job: Job, trials: list[TrialResult]) -> Recommendation | None:

@@ -70,7 +70,9 @@ class EagleHead(nn.Module):
         size = target.shape.hidden_size
         self.shape = LlamaShape(**{**vars(target.shape), "num_layers": 1})
         self.fc = nn.Linear(2 * size, size, bias=False)
-        self.fc.weight.data.copy_(torch.cat((torch.eye(size), torch.eye(size)), 1))
+        table = target.model.embed_tokens.weight.detach().float()
+        evened = 1.0 / table.square().mean().sqrt().item()  # embeddings as large as normed features
+        self.fc.weight.data.copy_(torch.cat((evened * torch.eye(size), torch.eye(size)), 1))
         self.layer = Block(self.shape)
         self.layer.input_layernorm = nn.Identity()  # type: ignore[assignment]
         for parameter in self.layer.parameters():

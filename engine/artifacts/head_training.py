@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--medusa-steps", type=int, default=400)
     parser.add_argument("--eagle-steps", type=int, default=400)
     parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--learning-rate", type=float, default=0.004)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--num-conversations", type=int, default=1000)
     parser.add_argument("--num-eval", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)

@@ -38,8 +38,8 @@ class Trainer:
         self.schedule = schedule
         self.step = 0
         self.num_tokens = 0
-        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and not _is_table(name)]
-        others = [p for name, p in model.named_parameters() if p.dim() == 1 or _is_table(name)]
+        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
+        others = [p for name, p in model.named_parameters() if p.dim() == 1 or "embed" in name]
         self.muon, self.adam = Muon(matrices), Adam(others)
 
     def update(self, loss: Tensor, num_tokens: int) -> None:
@@ -64,11 +64,6 @@ class Trainer:
         self.muon.load(state)
         self.adam.load(state)
         self.step, self.num_tokens = state["place"].tolist()
-
-
-def _is_table(name: str) -> bool:
-    """A row a token: no matrix whose singular values matter."""
-    return "embed" in name or "lm_head" in name
 
 
 class Log:
