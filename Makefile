@@ -30,7 +30,7 @@ lint: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (predicted: 45 minutes on two quiet cores)
+demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (about an hour on two cores)
 	$(BIN)/python -m workloads.demo.corpus
 	$(BIN)/python -m engine.artifacts.demo_training
 	$(BIN)/python -m engine.artifacts.distillation
