@@ -194,5 +194,5 @@ class TestAgentSessions(ImporterContract):
     def test_the_published_sessions(self) -> None:
         workload = import_workload(TRACES / "agent_sessions")
         assert len(workload) == 1097
-        assert len(set(r.session_id for r in workload)) == 40
+        assert len({r.session_id for r in workload}) == 40
         assert "closed_loop" in workload.capabilities

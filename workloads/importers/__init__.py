@@ -19,8 +19,11 @@ from workloads.importers.azure import AzureImporter
 from workloads.importers.bailian import BailianImporter
 from workloads.importers.burstgpt import BurstGptImporter
 from workloads.importers.importer import Imported, Importer, ManyFilesImporter
+from workloads.importers.langfuse import LangfuseImporter
+from workloads.importers.litellm import LiteLLMImporter
 from workloads.importers.mooncake import MooncakeImporter
 from workloads.importers.openai_pairs import OpenAIPairsImporter
+from workloads.importers.otel_spans import OtelSpansImporter
 from workloads.importers.timed_trace import TimedTraceImporter
 from workloads.importers.vidur import VidurImporter
 from workloads.importers.vllm_custom import VllmCustomImporter
@@ -40,6 +43,9 @@ IMPORTERS: Mapping[str, Importer] = {
     "vidur": VidurImporter(),
     "vllm-timed-trace": TimedTraceImporter(),
     "agent-sessions": AgentSessionsImporter(),
+    "otel": OtelSpansImporter(),
+    "litellm": LiteLLMImporter(),
+    "langfuse": LangfuseImporter(),
 }
 
 _BATCH_ROWS = 65_536

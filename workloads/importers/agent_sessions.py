@@ -38,7 +38,7 @@ class AgentSessionsImporter:
     def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
         sessions = [(path, line, row) for path in paths for line, row in read_rows(path)]
         timed = len(sessions) == 1
-        sizes = {row.get("block_size") for _, _, row in sessions}
+        sizes: set[Any] = {row.get("block_size") for _, _, row in sessions}
         if len(sizes) > 1 or not all(type(size) is int and size > 0 for size in sizes):
             place = line_place(paths[0], 1, "block_size")
             raise WorkloadError("no one block_size", place=place, fix="Give sessions of one block size > 0")
@@ -83,9 +83,9 @@ class _Session:
     def _request(self, row: dict[str, Any], number: int, agent: str | None, parent: Request | None) -> Request:
         cells = Cells(self.path, self.line, row)
         session = str(self.row.get("id"))
-        rest = {name: value for name, value in row.items() if name not in _COLUMNS} | (
-            {"agent_id": agent} if agent else {}
-        )
+        rest = {name: value for name, value in row.items() if name not in _COLUMNS}
+        if agent is not None:
+            rest["agent_id"] = agent
         stop = row.get("stop")
         return Request(
             request_id=f"{session}#{number}",

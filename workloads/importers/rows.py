@@ -63,7 +63,7 @@ def _is_json_lines(path: Path) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
-        return bool(line.strip()) and not line.strip() == b"{" and line.rstrip().endswith(b"}")
+        return bool(line.strip()) and line.strip() != b"{" and line.rstrip().endswith(b"}")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workloads.errors import WorkloadError
+from workloads.errors import WorkloadError, line_place
 from workloads.importers.cells import Cells
 from workloads.importers.hashed_rows import first_rows, fitting_block_size, is_lengths
 from workloads.importers.importer import Imported, source_of
@@ -39,9 +39,8 @@ class TimedTraceImporter:
         size = fitting_block_size(rows) if hashed else None
         if hashed and size is None:
             fix = "Give hash_ids of blocks of 16, 32, 64, 128, 256 or 512 tokens, or leave them out"
-            raise WorkloadError(
-                "the hash_ids fit no usual block size", place=f"{path}:line 1, column hash_ids", fix=fix
-            )
+            place = line_place(path, 1, "hash_ids")
+            raise WorkloadError("the hash_ids fit no usual block size", place=place, fix=fix)
         metadata = WorkloadMetadata(
             name=path.stem,
             source=source_of(path, self.name),
