@@ -18,12 +18,15 @@ from workloads.importers.agent_sessions import AgentSessionsImporter
 from workloads.importers.azure import AzureImporter
 from workloads.importers.bailian import BailianImporter
 from workloads.importers.burstgpt import BurstGptImporter
+from workloads.importers.fine_tuning import FineTuningImporter
 from workloads.importers.importer import Imported, Importer, ManyFilesImporter
 from workloads.importers.langfuse import LangfuseImporter
 from workloads.importers.litellm import LiteLLMImporter
 from workloads.importers.mooncake import MooncakeImporter
+from workloads.importers.openai_batch import OpenAIBatchImporter
 from workloads.importers.openai_pairs import OpenAIPairsImporter
 from workloads.importers.otel_spans import OtelSpansImporter
+from workloads.importers.sharegpt import ShareGptImporter
 from workloads.importers.timed_trace import TimedTraceImporter
 from workloads.importers.vidur import VidurImporter
 from workloads.importers.vllm_custom import VllmCustomImporter
@@ -46,6 +49,9 @@ IMPORTERS: Mapping[str, Importer] = {
     "otel": OtelSpansImporter(),
     "litellm": LiteLLMImporter(),
     "langfuse": LangfuseImporter(),
+    "sharegpt": ShareGptImporter(),
+    "fine-tuning": FineTuningImporter(),
+    "openai-batch": OpenAIBatchImporter(),
 }
 
 _BATCH_ROWS = 65_536
