@@ -19,8 +19,16 @@ from workloads.request import Request
 from workloads.tokenizer import TokenCounter
 
 _ROLES = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-    "system": "system", "function_call": "assistant", "observation": "tool", "tool": "tool", "bing": "assistant",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+    "function_call": "assistant",
+    "observation": "tool",
+    "tool": "tool",
+    "bing": "assistant",
 }
 
 
