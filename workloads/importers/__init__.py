@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 from workloads.columns import table_from_requests
 from workloads.errors import WorkloadError
 from workloads.importers.agent_sessions import AgentSessionsImporter
+from workloads.importers.aiperf import AiperfImporter
 from workloads.importers.azure import AzureImporter
 from workloads.importers.bailian import BailianImporter
+from workloads.importers.baseten import BasetenImporter
 from workloads.importers.burstgpt import BurstGptImporter
 from workloads.importers.fine_tuning import FineTuningImporter
 from workloads.importers.importer import Imported, Importer, ManyFilesImporter
@@ -52,6 +54,8 @@ IMPORTERS: Mapping[str, Importer] = {
     "sharegpt": ShareGptImporter(),
     "fine-tuning": FineTuningImporter(),
     "openai-batch": OpenAIBatchImporter(),
+    "aiperf": AiperfImporter(),
+    "baseten": BasetenImporter(),
 }
 
 _BATCH_ROWS = 65_536
