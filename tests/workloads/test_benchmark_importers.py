@@ -74,3 +74,23 @@ class TestBaseten(ImporterContract):
         assert [r.prefix_hashes for r in workload] == [None, (0, 1)]
         assert [r.status for r in workload] == ["ok", "cancelled"]
         assert any("hashes of 1 requests" in loss for loss in workload.metadata.losses)
+
+
+def row(text: str, **changes: Any) -> dict[str, Any]:
+    return {"prompt": text, "prompt_tokens_count": 4, "output_tokens_count": 2, "relative_timestamp": 1.5} | changes
+
+
+class TestGuideLLM(ImporterContract):
+    name = "guidellm"
+    good = lines(row("a"), row("b", system_prompt="be brief", relative_timestamp=2.0))
+    bad = (
+        (lines(row("a"), row("b", output_tokens_count=-2)), "line 2, column output_tokens_count"),
+        (lines(row("a", relative_timestamp="soon")), "line 1, column relative_timestamp"),
+        (lines(row("a"), {"output_tokens_count": 1}), "line 2, column prompt"),
+        (lines(row("a", conversation_turns=2)), "line 1"),
+    )
+
+    def test_a_system_prompt_is_a_message(self, tmp_path: Path) -> None:
+        first, second = import_workload(self.write(tmp_path, self.good))
+        assert (first.input_tokens, first.output_tokens, second.arrival_s) == (4, 2, 0.5)
+        assert [m["role"] for m in second.chat_messages()] == ["system", "user"]

@@ -21,6 +21,7 @@ from workloads.importers.bailian import BailianImporter
 from workloads.importers.baseten import BasetenImporter
 from workloads.importers.burstgpt import BurstGptImporter
 from workloads.importers.fine_tuning import FineTuningImporter
+from workloads.importers.guidellm import GuideLLMImporter
 from workloads.importers.importer import Imported, Importer, ManyFilesImporter
 from workloads.importers.langfuse import LangfuseImporter
 from workloads.importers.litellm import LiteLLMImporter
@@ -56,6 +57,7 @@ IMPORTERS: Mapping[str, Importer] = {
     "openai-batch": OpenAIBatchImporter(),
     "aiperf": AiperfImporter(),
     "baseten": BasetenImporter(),
+    "guidellm": GuideLLMImporter(),
 }
 
 _BATCH_ROWS = 65_536

@@ -12,6 +12,7 @@ from typing import Any
 
 from workloads.errors import WorkloadError, line_place
 from workloads.importers.cells import Cells
+from workloads.importers.guidellm import MARKS
 from workloads.importers.importer import Imported
 from workloads.importers.json_lines import first_object, json_lines
 from workloads.importers.openai_shapes import Message
@@ -32,7 +33,7 @@ class AiperfImporter:
 
     def recognises(self, path: Path) -> bool:
         first = first_object(path)
-        if first is None:
+        if first is None or MARKS & first.keys():
             return False
         return isinstance(first.get("turns"), list) or isinstance(first.get("text", first.get("texts")), str | list)
 
