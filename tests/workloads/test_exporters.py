@@ -1,5 +1,6 @@
 """What is exported and imported again is what it was, in all that the format can hold."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def workload_of(rows: list[tuple[int, int, int]], block_size: int = 512, **metad
     return Workload.from_requests(requests, WorkloadMetadata(name="w", source=Source(format="test"), prefix=prefix))
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("name", FIELDS)
 @given(rows=st.lists(LENGTHS, min_size=1, max_size=8))
 def test_a_round_trip_loses_nothing_the_format_holds(name: str, rows: list[tuple[int, int, int]]) -> None:
     workload = workload_of(rows)
@@ -88,3 +89,26 @@ def test_what_a_format_cannot_hold_is_refused_and_nothing_written(tmp_path: Path
     with pytest.raises(WorkloadError, match=r"has no (arrival_s|input_tokens)"):
         export_workload(bare, tmp_path / "x.jsonl", format="vllm-timed-trace")
     assert list(tmp_path.iterdir()) == []
+
+
+@given(delays=st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=4), min_size=1, max_size=4))
+def test_sessions_survive_aiperf_multi_turn(delays: list[list[int]]) -> None:
+    rows = [
+        {
+            "session_id": f"s{i}",
+            "turns": [
+                {"text": f"{i} {j}", "timestamp" if j == 0 else "delay": ms * (i + j > 0)}
+                for j, ms in enumerate(session)
+            ],
+        }
+        for i, session in enumerate(delays)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        workload = import_workload(path)
+        export_workload(workload, Path(folder) / "b.jsonl", format="aiperf")
+        back = import_workload(Path(folder) / "b.jsonl")
+    by_id = {r.request_id: (r.session_id, r.turn, r.parent_ids, r.arrival_s, r.think_s, r.messages) for r in workload}
+    again = {r.request_id: (r.session_id, r.turn, r.parent_ids, r.arrival_s, r.think_s, r.messages) for r in back}
+    assert again == by_id

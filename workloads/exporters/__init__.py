@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workloads.errors import WorkloadError
+from workloads.exporters.aiperf import AiperfExporter
 from workloads.exporters.exporter import Exporter
 from workloads.exporters.mooncake import MooncakeExporter
 from workloads.exporters.timed_trace import TimedTraceExporter
@@ -21,6 +22,7 @@ EXPORTERS: Mapping[str, Exporter] = {
     "vllm-custom": VllmCustomExporter(),
     "vllm-timed-trace": TimedTraceExporter(),
     "mooncake": MooncakeExporter(),
+    "aiperf": AiperfExporter(),
 }
 
 
