@@ -55,7 +55,8 @@ class Outcome:
     @cached_property
     def token_offsets(self) -> Ints:
         """Request i's token times lie from offsets[i] to offsets[i + 1]."""
-        return np.concatenate([[0], np.cumsum(self.output_tokens)])
+        offsets: Ints = np.concatenate([[0], np.cumsum(self.output_tokens)])
+        return offsets
 
     @cached_property
     def token_times_s(self) -> Floats:
@@ -63,4 +64,5 @@ class Outcome:
         tokens = [log.token_times() for log in self.logs]
         owners: Ints = np.concatenate([requests for requests, _ in tokens])
         values: Floats = np.concatenate([times for _, times in tokens])
-        return values[np.lexsort((values, owners))]
+        ordered: Floats = values[np.lexsort((values, owners))]
+        return ordered
