@@ -30,14 +30,17 @@ class Provenance:
     source: Source
     detail: str
     median_error: float | None = None
+    total_error: float | None = None  # Σ predicted / Σ measured - 1 over the same steps: what a long run sums up to
     num_held_out: int = 0
     gaps: tuple[str, ...] = ()  # what the figures leave out or stand in for
 
     def sentence(self) -> str:
         """For people."""
-        known = "error not known" if self.median_error is None else f"median step error {self.median_error:.1%}"
-        held_out = f" on {self.num_held_out} held-out steps" if self.median_error is not None else ""
-        return "; ".join((f"{self.source}: {self.detail} ({known}{held_out})", *self.gaps))
+        known = "error not known"
+        if self.median_error is not None:
+            total = "" if self.total_error is None else f", {self.total_error:+.1%} in total,"
+            known = f"median step error {self.median_error:.1%}{total} on {self.num_held_out} held-out steps"
+        return "; ".join((f"{self.source}: {self.detail} ({known})", *self.gaps))
 
 
 class StepTimeOracle(Protocol):
