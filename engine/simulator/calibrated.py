@@ -67,16 +67,14 @@ class CalibratedOracle:
     ) -> float:
         """Seconds."""
         total = prefill_tokens + decode_seqs + draft_tokens
-        seconds = (
-            self._base + total * self._token + decode_seqs * self._decoding + decode_context * self._decode_context
-        )
+        seconds: float = self._base + total * self._token
+        seconds += decode_seqs * self._decoding + decode_context * self._decode_context
         for knee, cost in self._knees:
             seconds += cost * (total if total < knee else knee)
         if prefill_seqs:
             pairs = prefill_tokens * (prefill_context + prefill_tokens / 2) / prefill_seqs
-            seconds += (
-                self._prompts + prefill_seqs * self._prompt + prefill_context * self._context + pairs * self._pair
-            )
+            seconds += self._prompts + prefill_seqs * self._prompt
+            seconds += prefill_context * self._context + pairs * self._pair
         if draft_tokens:
             seconds += self._drafting + draft_tokens * self._draft
         return seconds
@@ -140,7 +138,8 @@ def _columns(records: Sequence[StepRecord]) -> tuple[Floats, Floats]:
 def _fit(steps: Floats, seconds: Floats) -> Floats:
     """Costs that minimise Σ ((predicted - seconds) / predicted)², the divisor being the fit before.
 
-    Dividing by the measured seconds instead would favour the short ones among equal steps, and totals would come out low.
+    Dividing by the measured seconds instead would favour the short ones among equal steps, and totals
+    would come out low.
     """
     features = _features(steps)
     guess = np.full(len(steps), seconds.mean())

@@ -45,12 +45,14 @@ class Outcome:
     def tpot_s(self) -> Floats:
         """(E2EL - TTFT) / (output tokens - 1); NaN where there is one token."""
         gaps = np.where(self.output_tokens > 1, self.output_tokens - 1, np.nan)
-        return (self.end_s - self.first_token_s) / gaps
+        tpot: Floats = (self.end_s - self.first_token_s) / gaps
+        return tpot
 
     @property
     def utilisation(self) -> Floats:
         """Of every replica: time in steps / time from the first start to the last end."""
-        return self.busy_s / (self.end_s.max() - self.start_s.min())
+        shares: Floats = self.busy_s / (self.end_s.max() - self.start_s.min())
+        return shares
 
     @cached_property
     def token_offsets(self) -> Ints:

@@ -49,9 +49,8 @@ def main() -> None:
         options={"maxfev": 250},
     )
     shares = np.exp(found.x)
-    print(
-        f"arithmetic {shares[0]:.2f}, bandwidth {shares[1]:.2f}, link {shares[2]:.2f}, layer {shares[3] * 1e6:.0f} us"
-    )
+    words = [f"{name} {share:.2f}" for name, share in zip(("arithmetic", "bandwidth", "link"), shares, strict=False)]
+    print(", ".join([*words, f"layer {shares[3] * 1e6:.0f} us"]))
     table = Table("SKU", "steps", "median |error|", "median error", "p90 |error|")
     for name in (FITTED_ON, *HELD_OUT):
         add_row(table, name, errors([case for case in cases if case.sku.name == name], shares))
