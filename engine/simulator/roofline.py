@@ -1,8 +1,8 @@
 """`RooflineOracle`: step times from a SKU's data sheet, for what has no measurements.
 
 Does not know kernels: a step lasts as long as its arithmetic or its memory traffic, whichever is longer, plus what
-tensor parallelism sends. `Derates` says how much of the data sheet is reached; the defaults are fitted to silicon tables
-(see `tests/benchmarks/roofline_fidelity.py`, which also measures the error).
+tensor parallelism sends. `Derates` says how much of the data sheet is reached; the defaults are fitted to silicon
+tables (see `tests/benchmarks/roofline_fidelity.py`, which also measures the error).
 """
 
 from __future__ import annotations
