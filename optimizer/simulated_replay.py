@@ -140,9 +140,9 @@ def _block_hashes(requests: Sequence[Request], workload: Workload) -> tuple[list
     """Names of whole prompt blocks, recorded or made from token ids, and a block's tokens."""
     hashing = workload.metadata.prefix
     if hashing is None:
-        names = [_names_of_ids(request.prompt_token_ids or ()) for request in requests]
-        return names, TOKEN_ID_BLOCK
-    size, found = hashing.block_size, []
+        return [_names_of_ids(request.prompt_token_ids or ()) for request in requests], TOKEN_ID_BLOCK
+    size = hashing.block_size
+    found: list[list[int]] = []
     for request in requests:
         names = list(request.prefix_hashes or ())[: (request.input_tokens or 0) // size]
         if hashing.scope == "session":
