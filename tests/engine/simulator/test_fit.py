@@ -34,14 +34,14 @@ def sku(name: str) -> Sku:
     return load_skus()[name]
 
 
-def test_a_70b_model_needs_two_h200_or_four_h100() -> None:
+def test_a_70b_model_needs_two_h200_or_four_l40s() -> None:
     (refusal,) = sku_refusals(config(), LLAMA_70B, sku("h200"))
     assert refusal.kind is FailureKind.OUT_OF_MEMORY
     # 70.55 G parameters of 2 bytes are 131.4 GiB; 2 GiB reserve and 0.4 GiB for a step of 2048 tokens.
     assert "would hold 133.8 GiB" in refusal.reason
     assert "tensor_parallel_size 2 would fit" in refusal.reason
     assert sku_refusals(config(tensor_parallel_size=2), LLAMA_70B, sku("h200")) == []
-    (refusal,) = sku_refusals(config(tensor_parallel_size=2), LLAMA_70B, sku("h100_sxm"))
+    (refusal,) = sku_refusals(config(tensor_parallel_size=2), LLAMA_70B, sku("l40s"))
     assert "tensor_parallel_size 4 would fit" in refusal.reason
 
 
