@@ -1,10 +1,11 @@
 """Memory arithmetic: what a config's weights and KV cache take, and what this machine has left.
 
-Does not know engines or their overheads: an activation or a workspace is not counted.
+On this machine only weights and KV count; on a GPU (`device_memory`) the largest step and a reserve do too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -68,6 +69,66 @@ def required_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | 
     drafting = weight_bytes(draft, dtype=dtype) if draft is not None else 0
     cache = config.kv_cache_memory_bytes or one_sequence_bytes(config, shape, draft)
     return max(loading, quantized + drafting + cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceMemory:
+    """What one of the `tensor_parallel_size` devices of a replica holds, in bytes.
+
+    `activations_bytes` is the largest step's: residual stream, one layer's products, logits. `graphs_bytes` is what
+    CUDA contexts, graphs and communication take: a reserve, not a measurement.
+    """
+
+    usable_bytes: int
+    weights_bytes: int
+    activations_bytes: int
+    graphs_bytes: int
+    block_bytes: int
+    blocks_needed: int  # for one sequence of max_model_len
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks that fit beside the rest; negative when not even the rest fits."""
+        return (self.usable_bytes - self.weights_bytes - self.activations_bytes - self.graphs_bytes) // self.block_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether one sequence of max_model_len can be served."""
+        return self.num_blocks >= self.blocks_needed
+
+
+MEMORY_SHARE = 0.9  # of a device, for the engine: vLLM's gpu_memory_utilization
+_GRAPHS_BYTES = 2 * 2**30
+
+
+def device_memory(
+    config: EngineConfig, shape: ModelShape, memory_gib: float, draft: ModelShape | None = None
+) -> DeviceMemory:
+    """A config on devices of a SKU; matrices and heads are split over them, norms and the draft are not.
+
+    Args:
+        memory_gib: usable by an engine, of one device.
+    """
+    split, dtype = config.tensor_parallel_size, _dtype(config, shape)
+    number = dtype_bytes(shape, dtype)
+    weights = -(-weight_bytes(shape, weights=config.quantization.weights, dtype=dtype) // split)
+    heads = max(1, shape.num_key_value_heads / split)  # fewer heads than devices: each keeps a whole one
+    per_token = kv_bytes_per_token(shape, dtype=dtype) * heads / shape.num_key_value_heads
+    if draft is not None:
+        weights += weight_bytes(draft, dtype=dtype)
+        per_token += kv_bytes_per_token(draft, dtype=dtype)
+    widths = (
+        2 * shape.hidden_size + (shape.query_size + 2 * shape.key_value_size + 2 * shape.intermediate_size) // split
+    )
+    num_tokens = config.max_model_len or shape.max_position_embeddings
+    return DeviceMemory(
+        usable_bytes=int(memory_gib * 2**30 * MEMORY_SHARE),
+        weights_bytes=weights,
+        activations_bytes=config.max_num_batched_tokens * widths * number + config.max_num_seqs * shape.vocab_size * 4,
+        graphs_bytes=_GRAPHS_BYTES,
+        block_bytes=int(per_token * config.block_size),
+        blocks_needed=-(-num_tokens // config.block_size),
+    )
 
 
 def _dtype(config: EngineConfig, shape: ModelShape) -> str:

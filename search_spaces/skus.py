@@ -25,6 +25,8 @@ class Sku(Frozen):
     memory_gib: float | None = Field(default=None, gt=0)  # usable by an engine; None: not stated
     bandwidth_tb_s: float | None = Field(default=None, gt=0)
     bf16_tflops: float | None = Field(default=None, gt=0)  # dense
+    link_gb_s: float | None = Field(default=None, gt=0)  # between two of one machine, one direction
+    silicon: str | None = None  # what aiconfigurator-core calls it; None: it has no measurements of it
     usd_per_hour: float = Field(ge=0, allow_inf_nan=False)  # of one, not of a node
     as_of: str
     source: str
@@ -32,6 +34,18 @@ class Sku(Frozen):
 
 class _Catalogue(Frozen):
     skus: dict[str, dict[str, object]]
+
+
+def load_all_skus(private: Iterable[Path] = (), overrides: Mapping[str, float] | None = None) -> dict[str, Sku]:
+    """The shipped catalogue, rows of private files over it, and the user's prices over both.
+
+    Raises:
+        SearchSpaceError: as `load_skus`.
+    """
+    skus = load_skus()
+    for path in private:
+        skus |= load_skus(path)
+    return with_prices(skus, overrides or {})
 
 
 def load_skus(path: Path | None = None, overrides: Mapping[str, float] | None = None) -> dict[str, Sku]:
@@ -43,17 +57,35 @@ def load_skus(path: Path | None = None, overrides: Mapping[str, float] | None = 
     file = path or CATALOGUE
     rows = validate(_Catalogue, read_mapping(file), where=str(file)).skus
     skus = {name: validate(Sku, {"name": name} | row, where=f"{file}: skus.{name}") for name, row in rows.items()}
-    for name, usd in (overrides or {}).items():
-        row = find_sku(skus, name).model_dump() | {"usd_per_hour": usd, "source": "given by the user", "as_of": "now"}
-        skus[name] = validate(Sku, row, where=f"price of {name}")
-    return skus
+    return with_prices(skus, overrides or {})
+
+
+def with_prices(skus: Mapping[str, Sku], overrides: Mapping[str, float]) -> dict[str, Sku]:
+    """The user's dollars per hour over the listed ones.
+
+    Raises:
+        SearchSpaceError: a price for a SKU that is not listed.
+    """
+    priced = dict(skus)
+    for name, usd in overrides.items():
+        sku = find_sku(skus, name)
+        row = sku.model_dump() | {"usd_per_hour": usd, "source": "given by the user", "as_of": "now"}
+        priced[sku.name] = validate(Sku, row, where=f"price of {name}")
+    return priced
 
 
 def find_sku(skus: Mapping[str, Sku], name: str) -> Sku:
-    """Raises SearchSpaceError, with the closest name, when it is not listed."""
-    if name not in skus:
-        raise SearchSpaceError(f"no SKU is called {name!r}. {did_you_mean(name, skus)}")
-    return skus[name]
+    """By its name here or in the silicon data (`a100_sxm`).
+
+    Raises:
+        SearchSpaceError: it is not listed; with the closest name.
+    """
+    if name in skus:
+        return skus[name]
+    for sku in skus.values():
+        if sku.silicon == name:
+            return sku
+    raise SearchSpaceError(f"no SKU is called {name!r}. {did_you_mean(name, skus)}")
 
 
 def parse_prices(texts: Iterable[str]) -> dict[str, float]:

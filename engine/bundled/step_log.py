@@ -79,3 +79,19 @@ def to_parquet(records: Seq[StepRecord]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
     return sink.getvalue()
+
+
+def from_parquet(data: bytes) -> list[StepRecord]:
+    """What `to_parquet` wrote.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data), columns=list(StepRecord._fields))
+    except (pa.ArrowException, KeyError) as error:
+        raise ValueError(f"not a step log: {error}") from None
+    return [StepRecord(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from engine.config import EngineConfig
 from engine.memory import (
     _container_left_bytes,
+    device_memory,
     kv_bytes_per_token,
     local_available_bytes,
     one_sequence_bytes,
@@ -114,6 +115,27 @@ def test_heads_and_dtype_are_filled_in_as_hugging_face_does(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({**values, "torch_dtype": "bfloat16", "head_dim": None}))
     found = load_model_shape(tmp_path)
     assert (found.num_key_value_heads, found.head_dim, found.dtype) == (4, 16, "bfloat16")
+
+
+def test_a_device_holds_its_share_of_weights_and_heads() -> None:
+    config = EngineConfig(model="m", max_model_len=64, max_num_seqs=8, max_num_batched_tokens=16)
+    one = device_memory(config, shape(), memory_gib=4)
+    assert one.weights_bytes == weight_bytes(shape())
+    assert one.block_bytes == 16 * 256
+    # 2 x 64 of the residual stream, 64 + 2 x 32 + 2 x 128 of products, 2 bytes each; 8 rows of 100 logits in float32.
+    assert one.activations_bytes == 16 * (128 + 64 + 64 + 256) * 2 + 8 * 100 * 4
+    assert one.usable_bytes == int(3.6 * 2**30)
+    split = device_memory(config.model_copy(update={"tensor_parallel_size": 4}), shape(), memory_gib=4)
+    assert split.weights_bytes == weight_bytes(shape()) // 4
+    assert split.block_bytes == 16 * 128  # two heads over four devices: one each
+    assert split.num_blocks > one.num_blocks
+
+
+def test_what_does_not_fit_a_device_says_so() -> None:
+    config = EngineConfig(model="m", max_model_len=512)
+    assert device_memory(config, shape(), memory_gib=3).fits
+    assert not device_memory(config, shape(), memory_gib=2).fits  # the reserve alone takes it
+    assert device_memory(config, shape(), memory_gib=2).num_blocks < 0
 
 
 def test_bytes_read_as_people_say_them() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces.errors import SearchSpaceError
-from search_spaces.skus import find_sku, load_skus, parse_prices
+from search_spaces.skus import find_sku, load_all_skus, load_skus, parse_prices
 
 
 def test_the_catalogue_has_a_source_and_a_vintage_for_every_price() -> None:
@@ -41,3 +41,15 @@ def test_a_users_catalogue_is_checked_row_by_row(tmp_path: Path) -> None:
     path.write_text("skus: {tpu: {vendor: G, usd_per_hr: 1, as_of: now, source: me}}")
     with pytest.raises(SearchSpaceError, match=r"skus\.tpu: usd_per_hr: unknown key .*Did you mean 'usd_per_hour'"):
         load_skus(path)
+
+
+def test_a_private_catalogue_adds_to_the_shipped_one_and_prices_go_over_both(tmp_path: Path) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text("skus: {rack: {vendor: us, memory_gib: 96, usd_per_hour: 1.2, as_of: '2026-11', source: contract}}")
+    skus = load_all_skus([path], {"rack": 1.0, "h200_sxm": 3.0})
+    assert (skus["rack"].usd_per_hour, skus["h200"].usd_per_hour) == (1.0, 3.0)
+    assert "h100_sxm" in skus
+
+
+def test_the_silicon_datas_names_are_understood() -> None:
+    assert find_sku(load_skus(), "a100_sxm").name == "a100_80g"

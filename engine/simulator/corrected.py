@@ -1,0 +1,50 @@
+"""`CorrectedOracle`: another oracle's step times, scaled and shifted by what was measured.
+
+Does not know the other oracle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from engine.simulator.oracle import Provenance, StepTimeOracle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What kernel times leave out: seconds = decode (or mixed) scale * predicted + overhead."""
+
+    decode_scale: float = 1.0
+    mixed_scale: float = 1.0
+    decode_overhead_s: float = 0.0
+    mixed_overhead_s: float = 0.0
+    fitted_on: str = "nothing"
+
+
+class CorrectedOracle:
+    """Steps without prompt tokens are corrected as decode steps, all others as mixed ones."""
+
+    def __init__(self, oracle: StepTimeOracle, correction: Correction) -> None:
+        self._step_s = oracle.step_s
+        self._correction = correction
+        self._base = oracle.provenance
+
+    @property
+    def provenance(self) -> Provenance:
+        return replace(self._base, detail=f"{self._base.detail}, corrected by a fit on {self._correction.fitted_on}")
+
+    def step_s(
+        self,
+        prefill_seqs: int,
+        prefill_tokens: int,
+        prefill_context: int,
+        decode_seqs: int,
+        decode_context: float,
+        draft_tokens: int,
+    ) -> float:
+        """Seconds."""
+        correction = self._correction
+        seconds = self._step_s(prefill_seqs, prefill_tokens, prefill_context, decode_seqs, decode_context, draft_tokens)
+        if prefill_tokens:
+            return correction.mixed_scale * seconds + correction.mixed_overhead_s
+        return correction.decode_scale * seconds + correction.decode_overhead_s

@@ -1,0 +1,82 @@
+"""`Traffic`: the requests of a simulation as plain columns.
+
+Does not know workload files or text: `optimizer/` makes one from a workload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.simulator.errors import SimulatorError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Traffic:
+    """One entry a request.
+
+    Args:
+        arrival_s: when it arrives; ignored where `parent` is given.
+        input_tokens: at least 1.
+        output_tokens: at least 1; a request ends when it has them.
+        parent: the request (index) whose end it waits for, -1 for none.
+        think_s: from the parent's end to its own start.
+        priority: lower first; among equals the earlier.
+        block_hashes: names of the leading full blocks of prompt and answer, as far as known. A name stands for its
+            block at its place after the blocks before it. None: nothing is shared.
+        hash_block_tokens: tokens of a named block.
+        max_concurrency: most requests in flight; the others arrive, in order, as soon as one ends (a closed loop).
+
+    Raises:
+        SimulatorError: columns of different lengths, or a value outside its range.
+    """
+
+    arrival_s: Floats
+    input_tokens: Ints
+    output_tokens: Ints
+    parent: Ints | None = None
+    think_s: Floats | None = None
+    priority: Ints | None = None
+    block_hashes: Sequence[Sequence[int]] | None = None
+    hash_block_tokens: int = 16
+    max_concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens", "parent", "think_s", "priority", "block_hashes"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self):
+                raise SimulatorError(f"{name} has {len(column)} entries for {len(self)} requests. Give one a request")
+        if not np.isfinite(self.arrival_s).all() or (self.arrival_s < 0).any():
+            raise SimulatorError("arrival_s has a negative or undefined entry. Give seconds from the first request on")
+        if (self.input_tokens < 1).any() or (self.output_tokens < 1).any():
+            raise SimulatorError("a request has no input or no output token. Drop it or give at least one of each")
+        if self.parent is not None and ((self.parent >= np.arange(len(self))) | (self.parent < -1)).any():
+            raise SimulatorError("a request's parent comes after it. Sort the requests so that parents come first")
+        if self.think_s is not None and not (self.think_s >= 0).all():
+            raise SimulatorError("think_s has a negative or undefined entry. Give seconds, zero or more")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise SimulatorError(f"max_concurrency is {self.max_concurrency}. Give at least 1")
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    def at_speed(self, factor: float) -> Traffic:
+        """The same requests arriving `factor` times as fast; think times shrink alike."""
+        think = None if self.think_s is None else self.think_s / factor
+        return Traffic(
+            arrival_s=self.arrival_s / factor,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            parent=self.parent,
+            think_s=think,
+            priority=self.priority,
+            block_hashes=self.block_hashes,
+            hash_block_tokens=self.hash_block_tokens,
+            max_concurrency=self.max_concurrency,
+        )

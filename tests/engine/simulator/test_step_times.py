@@ -1,0 +1,126 @@
+"""Roofline and calibrated step times: arithmetic by hand, and fits that find what made the data."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.bundled.step_log import StepRecord, from_parquet, to_parquet
+from engine.config import EngineConfig
+from engine.model_shape import ModelShape
+from engine.simulator.calibrated import calibrate
+from engine.simulator.corrected import CorrectedOracle, Correction
+from engine.simulator.errors import SimulatorError
+from engine.simulator.oracle import ConstantOracle, Source
+from engine.simulator.roofline import FITTED, Derates, RooflineOracle
+from search_spaces.skus import Sku
+
+SHAPE = ModelShape.model_validate(
+    {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": 1000,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "dtype": "bfloat16",
+    }
+)
+ROW = {"name": "x", "vendor": "v", "usd_per_hour": 1, "as_of": "now", "source": "me"}
+SKU = Sku.model_validate({**ROW, "memory_gib": 80, "bandwidth_tb_s": 1, "bf16_tflops": 100, "link_gb_s": 100})
+IDEAL = Derates()
+
+
+def roofline(**fields: object) -> RooflineOracle:
+    return RooflineOracle(EngineConfig.model_validate({"model": "m", **fields}), SHAPE, SKU, IDEAL)
+
+
+def test_a_decode_step_reads_weights_and_context() -> None:
+    # Matrices of a layer: q and o 1024², k and v 256 x 1024, three of 4096 x 1024; the head and norms beside them.
+    weights = 2 * (10 * (2 * 1024**2 + 2 * 256 * 1024 + 3 * 4096 * 1024 + 2 * 1024) + 1000 * 1024 + 1024)
+    context = 2 * 10 * 256 * 2 * 500
+    assert roofline().step_s(0, 0, 0, 1, 500, 0) == pytest.approx((weights + context) / 1e12, rel=1e-6)
+
+
+def test_a_long_prompt_is_bound_by_arithmetic() -> None:
+    linear = 2 * SHAPE.num_linear_parameters * 4000 + 2 * 1000 * 1024
+    attention = 4 * 10 * 1024 * 4000**2 / 2
+    assert roofline().step_s(1, 4000, 0, 0, 0, 0) == pytest.approx((linear + attention) / 1e14, rel=1e-6)
+
+
+def test_splitting_pays_for_the_link() -> None:
+    one, two = roofline(), roofline(tensor_parallel_size=2)
+    sent = 2 * 0.5 * 2 * 10 * 1024 * 2 * 4000 / 100e9
+    assert two.step_s(1, 4000, 0, 0, 0, 0) == pytest.approx(one.step_s(1, 4000, 0, 0, 0, 0) / 2 + sent)
+
+
+def test_a_roofline_is_labelled_with_its_known_error() -> None:
+    provenance = RooflineOracle(EngineConfig(model="m"), SHAPE, SKU).provenance
+    assert (provenance.source, provenance.median_error) == (Source.ROOFLINE, FITTED.median_error)
+    assert "data sheet of x" in provenance.sentence()
+    assert "error not known" in roofline().provenance.sentence()
+
+
+def test_a_sku_without_figures_is_refused() -> None:
+    bare = Sku.model_validate(ROW)
+    with pytest.raises(SimulatorError, match="lacks bandwidth_tb_s and bf16_tflops"):
+        RooflineOracle(EngineConfig(model="m"), SHAPE, bare)
+    unlinked = SKU.model_copy(update={"link_gb_s": None})
+    with pytest.raises(SimulatorError, match="lacks link_gb_s"):
+        RooflineOracle(EngineConfig(model="m", tensor_parallel_size=2), SHAPE, unlinked)
+
+
+def logged(number: int, noise: float = 0.0, seed: int = 0) -> list[StepRecord]:
+    """Steps of 1 ms + 10 us a token + 1 us a hundred context tokens, drafts dearer."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for index in range(number):
+        prompts = int(rng.integers(0, 2))
+        tokens = int(rng.integers(1, 300)) if prompts else 0
+        seqs = int(rng.integers(1 - prompts, 30))
+        context, drafts = seqs * int(rng.integers(10, 500)), seqs * int(rng.integers(0, 4))
+        seconds = 1e-3 + 1e-5 * (tokens + seqs + drafts) + 1e-8 * context + 2e-5 * drafts
+        seconds *= float(rng.lognormal(-noise * noise / 2, noise))
+        records.append(StepRecord(index * 0.01, seconds, prompts, tokens, 0, seqs, context, drafts, seqs))
+    return records
+
+
+def test_a_fit_finds_the_costs_that_made_the_steps() -> None:
+    oracle = calibrate(logged(500), name="made up")
+    assert oracle.provenance.median_error == pytest.approx(0, abs=1e-6)
+    assert oracle.step_s(0, 0, 0, 10, 3000, 20) == pytest.approx(1e-3 + 3e-4 + 3e-5 + 4e-4, rel=1e-4)
+
+
+def test_noise_shows_in_the_error_but_not_in_the_total() -> None:
+    provenance = calibrate(logged(4000, noise=0.5), name="noisy").provenance
+    assert provenance.median_error == pytest.approx(0.35, abs=0.06)
+    assert provenance.total_error == pytest.approx(0, abs=0.03)
+    assert "held-out steps" in provenance.sentence()
+
+
+@given(st.integers(0, 50))
+def test_costs_are_never_negative(seed: int) -> None:
+    oracle = calibrate(logged(100, noise=1.0, seed=seed), name="wild")
+    assert 0 < oracle.step_s(0, 0, 0, 1, 1, 0) <= oracle.step_s(1, 50, 0, 1, 1, 0) <= oracle.step_s(1, 50, 9, 2, 9, 3)
+
+
+def test_too_few_steps_are_refused() -> None:
+    with pytest.raises(SimulatorError, match="49 logged steps are too few"):
+        calibrate(logged(49), name="short")
+
+
+def test_a_step_log_survives_parquet() -> None:
+    records = logged(5)
+    assert from_parquet(to_parquet(records)) == records
+    with pytest.raises(ValueError, match="not a step log"):
+        from_parquet(b"nothing")
+
+
+def test_a_correction_is_told() -> None:
+    correction = Correction(decode_scale=2.0, mixed_scale=3.0, mixed_overhead_s=1.0, fitted_on="two runs")
+    oracle = CorrectedOracle(ConstantOracle(seconds=1.0), correction)
+    assert (oracle.step_s(0, 0, 0, 1, 1, 0), oracle.step_s(1, 1, 0, 0, 0, 0)) == (2.0, 4.0)
+    assert "corrected by a fit on two runs" in oracle.provenance.detail
