@@ -32,6 +32,7 @@ BORDERS: dict[str, tuple[str, ...]] = {
     "vllm": (),
     "aiconfigurator_core": ("engine.simulator",),
     "plotly": ("reports",),
+    "llguidance": ("engine.bundled.grammar",),
 }
 
 

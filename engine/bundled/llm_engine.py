@@ -24,6 +24,7 @@ from engine.bundled.errors import (
 )
 from engine.bundled.fused.fused_model import FusedModel
 from engine.bundled.fused.library import UnavailableError
+from engine.bundled.grammar import GrammarCompiler
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
 from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import load_model_config
@@ -108,16 +109,24 @@ class LLMEngine:
         """
         return Tokenizer(Path(self.config.model))
 
+    @cached_property
+    def _grammars(self) -> GrammarCompiler:
+        return GrammarCompiler(Path(self.config.model), vocab_size=self.vocab_size, eos_token_ids=self.eos_token_ids)
+
     def add_request(self, request_id: str, prompt_token_ids: list[int], params: SamplingParams) -> None:
         """Queue a request.
 
         Raises:
-            RequestError: empty or too long a prompt, a token id outside the vocabulary, an id in use.
+            RequestError: empty or too long a prompt, a token id outside the vocabulary, an id in use, a JSON schema
+                that cannot be followed.
         """
         self._check_request(request_id, prompt_token_ids, params)
         seed = params.seed if params.seed is not None else hash((self.config.seed, self._num_added))
         self._num_added += 1
-        sequence = Sequence(request_id, prompt_token_ids, params, seed=seed % 2**64, eos=self.eos_token_ids)
+        grammar = None if params.json_schema is None else self._grammars.compile(params.json_schema)
+        sequence = Sequence(
+            request_id, prompt_token_ids, params, seed=seed % 2**64, eos=self.eos_token_ids, grammar=grammar
+        )
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
@@ -249,6 +258,8 @@ class LLMEngine:
         _gather_prompt_logprobs(sequence, result)
         self._count(sequence, result)
         token_ids, reason = self._trim(sequence, result.token_ids)
+        if sequence.grammar is not None:
+            sequence.grammar.consume(token_ids)
         self.scheduler.advance(item, token_ids)
         if not token_ids:
             return None

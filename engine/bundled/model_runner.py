@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 
 from engine.bundled.batch import Span
 from engine.bundled.outputs import TokenLogprob
 from engine.bundled.paged_model import Forward, Model
-from engine.bundled.sampling import draw_rows, mask_stop_tokens_, token_logprobs
+from engine.bundled.sampling import draw_rows, mask_by_grammar_, mask_stop_tokens_, token_logprobs
 from engine.bundled.scheduler import ScheduledSequence
+from engine.bundled.sequence import Sequence
 from engine.bundled.speculation import Draft, Proposer
 from engine.bundled.speculation.rejection import Verdicts, verify
 
@@ -72,8 +73,10 @@ class ModelRunner:
         rows = draw_rows([(s, s.num_tokens, len(d.token_ids) + 1) for s, d in zip(sequences, chains, strict=True)])
         logits = self.model.logits(forward.hidden[hidden_rows])
         num_top = max((-1 if s.params.logprobs is None else s.params.logprobs) for s in sequences)
-        raw = logits.clone() if num_top >= 0 and rows.masked_rows else logits
+        bound = _first_rows_of_bound(sequences, chains)
+        raw = logits.clone() if num_top >= 0 and (rows.masked_rows or bound) else logits
         mask_stop_tokens_(logits, rows)
+        mask_by_grammar_(logits, bound)
         verdicts = verify(logits, rows, chains)
         scores = (
             token_logprobs(raw, torch.tensor(verdicts.token_ids, device=raw.device), num_top) if num_top >= 0 else []
@@ -116,6 +119,12 @@ def _span(item: ScheduledSequence, draft: Draft) -> Span:
     sequence, start = item.sequence, item.sequence.num_computed_tokens
     known = sequence.token_ids[start : start + item.num_tokens]
     return Span(known + list(draft.token_ids), start, sequence.block_table)
+
+
+def _first_rows_of_bound(sequences: Seq[Sequence], drafts: Seq[Draft]) -> list[tuple[int, Sequence]]:
+    """(row, sequence) of those whose answers follow a grammar; they have no drafts."""
+    firsts = accumulate((len(draft.token_ids) + 1 for draft in drafts), initial=0)
+    return [(row, seq) for row, seq in zip(firsts, sequences, strict=False) if seq.grammar is not None]
 
 
 def _predicted_prompt_tokens(item: ScheduledSequence) -> list[int]:

@@ -82,6 +82,21 @@ def mask_stop_tokens_(logits: Tensor, rows: DrawRows) -> None:
         logits[rows.masked_rows, rows.masked_token_ids] = float("-inf")
 
 
+def mask_by_grammar_(logits: Tensor, items: Seq[tuple[int, Sequence]]) -> None:
+    """Forbid what the sequences' grammars do, in place; `items` are (row, sequence).
+
+    A row that would be left with nothing, since its stop tokens are masked too, stays as it is: the answer goes on
+    after its JSON.
+    """
+    for row, sequence in items:
+        allowed = sequence.grammar.allowed() if sequence.grammar is not None else None
+        if allowed is None:
+            continue
+        kept = logits[row].masked_fill(torch.from_numpy(~allowed).to(logits.device), float("-inf"))
+        if not torch.isneginf(kept).all():
+            logits[row] = kept
+
+
 def probabilities(logits: Tensor, rows: DrawRows) -> Tensor:
     """What each row draws from, float32 [R, V] summing to 1: one-hot where greedy, else temperature,
     then top-k, then top-p (the smallest set of best tokens with at least that mass, as in vLLM)."""

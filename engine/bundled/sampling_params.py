@@ -25,6 +25,7 @@ class SamplingParams:
         seed: the same seed draws the same tokens whatever else runs; None lets the engine choose.
         logprobs: number of best tokens to report beside the drawn one; 0 is the drawn one alone.
         prompt_logprobs: the same for every prompt token.
+        json_schema: text of a JSON schema that the answer must be of; None lets it be anything.
 
     Raises:
         RequestError: a value is out of its range.
@@ -40,6 +41,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    json_schema: str | None = None
 
     def __post_init__(self) -> None:
         _demand(self.max_tokens >= 1, f"max_tokens must be at least 1, got {self.max_tokens}")

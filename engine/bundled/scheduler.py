@@ -115,8 +115,8 @@ class Scheduler:
 
     def _draftable(self, sequence: Sequence) -> int:
         """Drafts worth verifying: with all accepted, the bonus token must still be wanted."""
-        if sequence.num_uncomputed_tokens != 1:
-            return 0
+        if sequence.num_uncomputed_tokens != 1 or sequence.grammar is not None:
+            return 0  # what a grammar allows depends on the token before, which a draft only guesses
         wanted = sequence.params.max_tokens - sequence.num_output_tokens - 1
         room = self.max_model_len - sequence.num_tokens - 1
         return max(0, min(self.draft_length.of(sequence), wanted, room))

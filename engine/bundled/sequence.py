@@ -6,9 +6,13 @@ Does not know scheduling policy or tensors.
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from engine.bundled.outputs import TokenLogprob
 from engine.bundled.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from engine.bundled.grammar import Grammar
 
 
 class SequenceStatus(Enum):
@@ -25,11 +29,19 @@ class Sequence:
     """
 
     def __init__(
-        self, request_id: str, prompt_token_ids: list[int], params: SamplingParams, *, seed: int, eos: tuple[int, ...]
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        *,
+        seed: int,
+        eos: tuple[int, ...],
+        grammar: Grammar | None = None,
     ) -> None:
         self.request_id = request_id
         self.params = params
         self.seed = seed
+        self.grammar = grammar
         self.token_ids = list(prompt_token_ids)
         self.num_prompt_tokens = len(prompt_token_ids)
         self.masked_token_ids = tuple(sorted({*eos, *params.stop_token_ids}))  # until min_tokens were drawn

@@ -284,8 +284,12 @@ def test_an_exception_in_a_callback_reaches_the_caller(server: MockServer) -> No
 
 def test_ctrl_c_ends_the_replay_at_once(server: MockServer) -> None:
     what = workload(chat("a", 0.0), chat("b", 60.0))
-    with pytest.raises(KeyboardInterrupt):
-        replay(server, what, on_record=lambda _: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            replay(server, what, on_record=lambda _: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_warm_up_requests_are_sent_first_and_not_recorded(server: MockServer) -> None:

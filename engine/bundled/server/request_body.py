@@ -6,7 +6,8 @@ Does not know prompts or messages; unknown fields are errors, never ignored.
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar, TypeVar
+import json
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,6 +36,36 @@ class StreamOptions(StrictBody):
     include_obfuscation: bool = False  # OpenAI's padding against eavesdroppers; never added here
 
 
+class JsonSchema(StrictBody):
+    """OpenAI's wrapping of a JSON schema."""
+
+    name: str
+    description: str | None = None
+    json_schema: dict[str, Any] | bool = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(StrictBody):
+    """What an answer must be: any text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _a_schema_where_one_is_needed(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("response_format: type json_schema and the field json_schema belong together")
+        return self
+
+    @property
+    def schema_text(self) -> str | None:
+        """The JSON schema to follow; None for any text."""
+        if self.type == "text":
+            return None
+        schema = {"type": "object"} if self.json_schema is None else self.json_schema.json_schema
+        return json.dumps(schema)
+
+
 class GenerationBody(StrictBody):
     """Fields of every generation; None means: not sent."""
 
@@ -51,6 +82,7 @@ class GenerationBody(StrictBody):
     stop_token_ids: list[int] | None = None
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
+    response_format: ResponseFormat | None = None
     skip_special_tokens: bool = True
     prompt_logprobs: int | None = None
     return_token_ids: bool | None = None
@@ -71,7 +103,6 @@ class GenerationBody(StrictBody):
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     min_p: float | None = None
-    response_format: dict[str, Any] | None = None
 
     without_effect: ClassVar[dict[str, tuple[object, ...]]] = {
         "presence_penalty": (0,),
@@ -79,7 +110,6 @@ class GenerationBody(StrictBody):
         "repetition_penalty": (1,),
         "logit_bias": ({},),
         "min_p": (0,),
-        "response_format": ({"type": "text"},),
     }
 
     @model_validator(mode="after")

@@ -59,4 +59,5 @@ def sampling_params(
         stop_token_ids=tuple(body.stop_token_ids or ()),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        json_schema=None if body.response_format is None else body.response_format.schema_text,
     )

@@ -1,7 +1,10 @@
 """`/v1/completions` over the fake engine, which always recites `hello world`."""
 
+import time
+
 import pytest
-from served import Client
+from fake_engine import FakeEngine
+from served import Client, served
 
 
 def complete(server: Client, **fields: object) -> dict:
@@ -110,9 +113,12 @@ def test_stop_strings_wait_for_min_tokens(server: Client) -> None:
     assert complete(server, stop="l", min_tokens=5)["choices"][0]["text"] == "hello wor"
 
 
-def test_the_engine_is_told_when_a_stop_string_ended_a_request(server: Client) -> None:
-    answer = complete(server, stop="e")
-    assert server.engine.aborted[-1] == answer["id"] + "-0"
+def test_the_engine_is_told_when_a_stop_string_ended_a_request() -> None:
+    with served(FakeEngine(step_s=0.01, max_model_len=10**6)) as server:  # never done by itself
+        answer = complete(server, stop="e", ignore_eos=True, max_tokens=10**5)
+        while not server.engine.aborted:
+            time.sleep(0.01)
+        assert server.engine.aborted == [answer["id"] + "-0"]
 
 
 def test_a_stop_token_is_named_and_its_text_not_shown(server: Client) -> None:

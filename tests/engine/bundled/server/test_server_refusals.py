@@ -50,7 +50,7 @@ def refused(server: Client, path: str, body: object, *, status: int = 400) -> di
         ({"logit_bias": {"5": 1}}, None, "logit_bias is not supported"),
         ({"best_of": 3}, None, "best_of is not supported"),
         ({"suffix": "end"}, None, "suffix is not supported"),
-        ({"response_format": {"type": "json_object"}}, None, "response_format is not supported"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "belong together"),
     ],
 )
 def test_a_wrong_completion_is_refused_in_words(
