@@ -338,13 +338,13 @@ def test_adapters_are_named_where_the_server_has_them(server: MockServer) -> Non
     assert any("adapters the server does not have" in note for note in result.notes)
 
 
-def test_a_late_client_voids_the_run() -> None:
-    # p99 lag 2 ms against 5% of a 10 ms median TTFT = 0.5 ms
-    late = [
+def lagging(count: int, *, num_late: int) -> list[RequestRecord]:
+    """TTFTs of 10 ms; the first `num_late` requests were sent 2 ms late."""
+    return [
         RequestRecord(
             request_id=str(i),
             intended_start_s=float(i),
-            sent_s=i + 0.002,
+            sent_s=i + (0.002 if i < num_late else 0.0),
             first_token_s=i + 0.01,
             token_times_s=(i + 0.01,),
             end_s=i + 0.01,
@@ -352,8 +352,21 @@ def test_a_late_client_voids_the_run() -> None:
             output_tokens=1,
             status="ok",
         )
-        for i in range(10)
+        for i in range(count)
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "num_late", "percentile"), [(500, 5, None), (500, 8, "p99"), (100, 3, None), (100, 7, "p95")]
+)
+def test_few_requests_are_judged_by_a_lower_percentile(count: int, num_late: int, percentile: str | None) -> None:
+    reason = void_reason(lagging(count, num_late=num_late))
+    assert (reason is None) if percentile is None else (reason is not None and f"{percentile} schedule lag" in reason)
+
+
+def test_a_late_client_voids_the_run() -> None:
+    # a lag of 2 ms against 5% of a 10 ms median TTFT = 0.5 ms
+    late = lagging(10, num_late=10)
     reason = void_reason(late)
     assert reason is not None
     assert "2.00 ms is more than 5% of the median TTFT, 10.00 ms" in reason
