@@ -203,10 +203,10 @@ def interarrival_cv(times: Floats) -> float | None:
 def dispersion(times: Floats) -> dict[str, float]:
     """Window in seconds → variance / mean of the counts in the whole windows from the first arrival on."""
     found = {}
+    since = times - times[0]
     for window in DISPERSION_WINDOWS_S:
-        num_windows = int((times[-1] - times[0]) // window)
+        num_windows = int(since[-1] // window)
         if num_windows >= _MIN_WINDOWS:
-            index = ((times - times[0]) // window).astype(np.int64)
-            counts = np.bincount(index[index < num_windows], minlength=num_windows)
+            counts = np.diff(np.searchsorted(since, np.arange(num_windows + 1, dtype=np.float64) * window))
             found[str(window)] = float(counts.var() / counts.mean())
     return found

@@ -155,7 +155,7 @@ class PrefixBlocks(NamedTuple):
     offsets: Ints  # (num_requests + 1,)
     lengths: Ints  # (num_requests,) tokens of the prompt
 
-    def hit_ratio(self, rows: Ints) -> float | None:
+    def hit_ratio(self, rows: npt.NDArray[np.integer]) -> float | None:
         """The ideal hit ratio of these requests alone; None when none has blocks or text."""
         total = int(self.lengths[rows].sum())
         if not total:

@@ -58,7 +58,7 @@ def sample_file(
         WorkloadError: an empty workload, sizes that cannot be, seconds of a workload without arrivals, a damaged file.
     """
     _check(size)
-    traffic = read_traffic(file.metadata, _counted(file.tables(TRAFFIC_COLUMNS), saw))
+    traffic = read_traffic(file.metadata, _counted(file.tables(TRAFFIC_COLUMNS), saw), file.num_requests)
     if not len(traffic):
         raise WorkloadError(f"{file.path} has no requests", fix="Give a workload with traffic in it")
     windowed = WindowedTraffic(traffic)
@@ -257,7 +257,7 @@ def _metadata(metadata: WorkloadMetadata, tables: Sequence[pa.Table], notes: tup
 
 
 def _differences(windowed: WindowedTraffic, workload: Workload, plan: _Plan, scale: float) -> list[Difference]:
-    sample = read_traffic(workload.metadata, [workload.table])
+    sample = read_traffic(workload.metadata, [workload.table], len(workload))
     known = sample.clock[np.isfinite(sample.clock)]
     found = traffic_statistics(
         known[known < plan.span] if sample.timed else None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,8 @@ from workloads.profile import PrefixSharing
 from workloads.sessions import session_keys
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer]
+Lengths = npt.NDArray[np.floating]
 
 TRAFFIC_COLUMNS = (
     *("arrival_s", "session_id", "input_tokens", "output_tokens"),
@@ -43,8 +43,8 @@ class Traffic:
     clock: Floats
     timed: bool
     sessions: Ints  # 0-based
-    input_tokens: Floats  # NaN: unknown
-    output_tokens: Floats
+    input_tokens: Lengths  # NaN: unknown
+    output_tokens: Lengths
     step_s: float | None  # arrivals stand for a step so long; None: they are exact
     blocks: PrefixBlocks | None
     prefix: PrefixSharing | None
@@ -59,28 +59,38 @@ class Traffic:
         return float(np.nanmax(self.clock) - np.nanmin(self.clock)) if len(self) else 0.0
 
     @cached_property
+    def all_alone(self) -> bool:
+        """Whether every request is its own session, numbered as the request."""
+        return bool((self.sessions == np.arange(len(self.sessions), dtype=np.int32)).all())
+
+    @cached_property
     def session_starts(self) -> Floats:
         """First of each session on the clock."""
+        if self.all_alone:
+            return self.clock  # the same numbers, without another array of them
         starts = np.full(int(self.sessions.max(initial=-1)) + 1, np.inf)
         np.fmin.at(starts, self.sessions, self.clock)
         return starts
 
 
-def read_traffic(metadata: WorkloadMetadata, tables: Iterable[pa.Table]) -> Traffic:
+def read_traffic(metadata: WorkloadMetadata, tables: Iterable[pa.Table], num_requests: int) -> Traffic:
     """Take the numbers from tables in our schema (at least `TRAFFIC_COLUMNS`), one at a time."""
-    arrivals, inputs, outputs, keys = [], [], [], []
-    chains = PrefixChains(metadata.prefix)
+    clock = np.empty(num_requests)
+    inputs, outputs = (np.empty(num_requests, np.float32) for _ in range(2))
+    keys: Ints | None = None  # none while no request has a session
+    chains, end = PrefixChains(metadata.prefix), 0
     for table in tables:
-        arrivals.append(_numbers(table, "arrival_s"))
-        inputs.append(_numbers(table, "input_tokens").astype(np.float32))
-        outputs.append(_numbers(table, "output_tokens").astype(np.float32))
-        keys.append(session_keys(table.column("session_id")))
+        first, end = end, end + len(table)
+        clock[first:end] = _numbers(table, "arrival_s")
+        inputs[first:end] = _numbers(table, "input_tokens")
+        outputs[first:end] = _numbers(table, "output_tokens")
+        if table.column("session_id").null_count < len(table):
+            keys = np.zeros(num_requests, np.int64) if keys is None else keys
+            keys[first:end] = session_keys(table.column("session_id"))
         chains.feed(table)
-    recorded: Ints = _joined(keys, np.int64)
     blocks = chains.blocks()
-    families = None if blocks is None or recorded.any() else _families(blocks)
-    sessions = _numbered(recorded if families is None else families)
-    clock: Floats = _joined(arrivals, np.float64)
+    families = None if blocks is None or keys is not None else _families(blocks)
+    sessions = _numbered(keys if keys is not None else families, num_requests)
     known = np.zeros(int(sessions.max(initial=-1)) + 1, bool)
     known[sessions[np.isfinite(clock)]] = True
     timed = bool(known.all())
@@ -89,8 +99,8 @@ def read_traffic(metadata: WorkloadMetadata, tables: Iterable[pa.Table]) -> Traf
         clock=clock if timed else np.arange(len(clock), dtype=np.float64),
         timed=timed,
         sessions=sessions,
-        input_tokens=_joined(inputs, np.float32),
-        output_tokens=_joined(outputs, np.float32),
+        input_tokens=inputs,
+        output_tokens=outputs,
         step_s=step if timed and step is not None and step > COARSE_S else None,
         blocks=blocks,
         prefix=chains.result(),
@@ -100,10 +110,6 @@ def read_traffic(metadata: WorkloadMetadata, tables: Iterable[pa.Table]) -> Traf
 
 def _numbers(table: pa.Table, name: str) -> Floats:
     return np.asarray(table.column(name).cast(pa.float64()).to_numpy(), np.float64)
-
-
-def _joined(parts: list[Any], kind: type[np.generic]) -> Any:
-    return np.concatenate(parts) if parts else np.empty(0, kind)
 
 
 def _families(blocks: PrefixBlocks) -> Ints | None:
@@ -121,12 +127,12 @@ def _families(blocks: PrefixBlocks) -> Ints | None:
     return np.where(has, blocks.names[place] + 1, 0)
 
 
-def _numbered(keys: Ints) -> Ints:
-    """Sessions from 0; key 0 is of a request that is its own session."""
+def _numbered(keys: Ints | None, num_requests: int) -> Ints:
+    """Sessions from 0; key 0, or no keys: a request is its own session."""
+    if keys is None or not keys.any():
+        return np.arange(num_requests, dtype=np.int32)
     alone = keys == 0
-    if alone.all():
-        return np.arange(len(keys))
-    numbers = np.empty(len(keys), np.int64)
+    numbers = np.empty(num_requests, np.int32)
     named, numbers[~alone] = np.unique(keys[~alone], return_inverse=True)
     numbers[alone] = len(named) + np.arange(int(alone.sum()))
     return numbers

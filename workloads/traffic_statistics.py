@@ -15,9 +15,11 @@ import numpy.typing as npt
 from workloads.characterize import DISPERSION_WINDOWS_S, dispersion, interarrival_cv, spread
 
 Floats = npt.NDArray[np.float64]
+Lengths = npt.NDArray[np.floating]
 
 _QUANTILES = (50, 90, 99)
 _RATE = "requests/s"
+_BLOCK_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,8 @@ class TrafficStatistics:
 def traffic_statistics(
     times: Floats | None,
     span_s: float,
-    input_tokens: Floats,
-    output_tokens: Floats,
+    input_tokens: Lengths,
+    output_tokens: Lengths,
     *,
     step_s: float | None = None,
     prefix_hit_ratio: float | None = None,
@@ -72,7 +74,7 @@ def traffic_statistics(
         burstiness: dict[str, float] = {}
         rate = cv = None
     else:
-        ordered = np.sort(times) if step_s is None else spread(times, step_s)
+        ordered = _sorted(times) if step_s is None else spread(times, step_s)
         rate, cv = len(times) / span_s, interarrival_cv(ordered)
         burstiness = dispersion(ordered)
     return TrafficStatistics(
@@ -86,7 +88,7 @@ def traffic_statistics(
     )
 
 
-def _lengths(tokens: Floats) -> tuple[float, ...]:
+def _lengths(tokens: Lengths) -> tuple[float, ...]:
     known = tokens[~np.isnan(tokens)]
     if not len(known):
         return ()
@@ -95,14 +97,24 @@ def _lengths(tokens: Floats) -> tuple[float, ...]:
     return (float(known.mean(dtype=np.float64)), *(float(ordered[rank]) for rank in ranks))
 
 
-def _correlation(inputs: Floats, outputs: Floats) -> float | None:
-    both = ~(np.isnan(inputs) | np.isnan(outputs))
-    if both.sum() < 3:
+def _sorted(times: Floats) -> Floats:
+    return np.sort(times) if (times[1:] < times[:-1]).any() else times
+
+
+def _correlation(inputs: Lengths, outputs: Lengths) -> float | None:
+    """Pearson's of log(1 + tokens), from sums over blocks of requests."""
+    sums = np.zeros(6)  # n, Σx, Σy, Σxx, Σyy, Σxy
+    for first in range(0, len(inputs), _BLOCK_ROWS):
+        x, y = (np.log1p(tokens[first : first + _BLOCK_ROWS].astype(np.float64)) for tokens in (inputs, outputs))
+        both = ~(np.isnan(x) | np.isnan(y))
+        x, y = x[both], y[both]
+        sums += np.array([float(len(x)), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()])
+    n = max(1.0, sums[0])
+    mean_x, mean_y, xx, yy, xy = (sums[1:] / n).tolist()
+    var_x, var_y = xx - mean_x**2, yy - mean_y**2
+    if sums[0] < 3 or min(var_x, var_y) < 1e-9:
         return None
-    x, y = (np.log1p(values[both].astype(np.float64)) for values in (inputs, outputs))
-    if x.std() < 1e-9 or y.std() < 1e-9:
-        return None
-    return float(((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std()))
+    return float((xy - mean_x * mean_y) / np.sqrt(var_x * var_y))
 
 
 class Difference(NamedTuple):

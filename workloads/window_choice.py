@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from workloads.traffic import Floats, Ints, Traffic
+from workloads.traffic import Floats, Ints, Lengths, Traffic
 from workloads.traffic_statistics import TrafficStatistics, distance, traffic_statistics
 
 NUM_PLACES = 256  # windows looked at
@@ -32,14 +32,17 @@ class WindowedTraffic:
 
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic
-        begun = traffic.session_starts[traffic.sessions]
-        self._order = np.argsort(begun, kind="stable")
-        self._begun = begun[self._order]
+        begun = traffic.clock if traffic.all_alone else traffic.session_starts[traffic.sessions]
+        self._order: Ints | None = None  # None: as they are
+        if (begun[1:] < begun[:-1]).any():
+            self._order = np.argsort(begun, kind="stable")
+            begun = begun[self._order]
+        self._begun = begun
 
     def rows(self, window: Window) -> Ints:
         """Requests of the sessions that start in the window."""
         low, high = np.searchsorted(self._begun, (window.start, window.start + window.length))
-        return self._order[low:high]
+        return np.arange(low, high) if self._order is None else self._order[low:high]
 
     @cached_property
     def whole(self) -> TrafficStatistics:
@@ -47,7 +50,7 @@ class WindowedTraffic:
         traffic = self.traffic
         hits = None if traffic.prefix is None else traffic.prefix.ideal_hit_ratio
         times = traffic.clock[np.isfinite(traffic.clock)] - float(self._begun[0]) if traffic.timed else None
-        return self._statistics(times, traffic.span, np.arange(len(traffic)), hits)
+        return self._statistics(times, traffic.span, slice(None), hits)
 
     def laid_out(self, windows: list[Window]) -> TrafficStatistics:
         """Of windows of one length, one laid after another; what families have after the end goes to the start."""
@@ -64,7 +67,9 @@ class WindowedTraffic:
         blocks = self.traffic.blocks
         return self._statistics(times, span, rows, None if blocks is None or not len(rows) else blocks.hit_ratio(rows))
 
-    def _statistics(self, times: Floats | None, span: float, rows: Ints, hits: float | None) -> TrafficStatistics:
+    def _statistics(
+        self, times: Floats | None, span: float, rows: Ints | slice, hits: float | None
+    ) -> TrafficStatistics:
         traffic = self.traffic
         return traffic_statistics(
             times,
@@ -143,7 +148,7 @@ def _features(traffic: WindowedTraffic, place: Window) -> tuple[float, ...]:
     return (float(np.log(0.5 + len(rows))), *means, bursts)
 
 
-def _log_mean(tokens: Floats) -> float:
+def _log_mean(tokens: Lengths) -> float:
     known = tokens[~np.isnan(tokens)]
     return float(np.log1p(known.mean(dtype=np.float64))) if len(known) else np.nan
 
