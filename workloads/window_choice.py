@@ -44,6 +44,12 @@ class WindowedTraffic:
         low, high = np.searchsorted(self._begun, (window.start, window.start + window.length))
         return np.arange(low, high) if self._order is None else self._order[low:high]
 
+    def num_arrivals(self, window: Window) -> int:
+        """Requests in the window, whenever their sessions began."""
+        clock = self.traffic.clock  # workloads are in order of arrival, those without at the end
+        low, high = np.searchsorted(clock, (window.start, window.start + window.length))
+        return int(high - low)
+
     @cached_property
     def whole(self) -> TrafficStatistics:
         """Of all the requests."""
@@ -108,15 +114,27 @@ def _num_draws(traffic: Traffic, length: float) -> int:
 
 
 def _places(traffic: Traffic, length: float) -> list[Window]:
-    """Windows everywhere, four to a length where there is room; starts are whole steps of the stamps."""
+    """Windows everywhere, four to a length where there is room; starts are whole steps of the stamps.
+
+    Off the end, where the recording cuts sessions short, as far as nine in ten requests come after their session began.
+    """
     first, room = float(traffic.session_starts.min()), traffic.span - length
     if room <= 0:
         return [Window(first, length)]
+    room = max(room - _latest_turns(traffic), room / 2)
     num = min(NUM_PLACES, max(2, int(4 * traffic.span / length)))
     step = traffic.step_s or (0.0 if traffic.timed else 1.0)
     starts = np.linspace(0.0, room, num)
     starts = np.unique(np.floor(starts / step) * step) if step else starts
     return [Window(first + float(start), length) for start in starts]
+
+
+def _latest_turns(traffic: Traffic) -> float:
+    """How long after their session's beginning nine in ten requests have come."""
+    if traffic.all_alone:
+        return 0.0
+    after = traffic.clock - traffic.session_starts[traffic.sessions]
+    return float(np.nanquantile(after, 0.9))
 
 
 def _regimes(traffic: WindowedTraffic, places: list[Window], num_windows: int, seed: int) -> Ints:
@@ -145,7 +163,7 @@ def _features(traffic: WindowedTraffic, place: Window) -> tuple[float, ...]:
             ((found.session_starts[found.sessions[rows]] - place.start) * 16 // place.length).astype(int)
         )
         bursts = float(np.log(0.1 + counts.var() / counts.mean()))
-    return (float(np.log(0.5 + len(rows))), *means, bursts)
+    return (float(np.log(0.5 + traffic.num_arrivals(place))), *means, bursts)
 
 
 def _log_mean(tokens: Lengths) -> float:
