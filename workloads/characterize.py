@@ -19,6 +19,7 @@ from workloads.metadata import WorkloadMetadata
 from workloads.parquet import WorkloadFile
 from workloads.prefix_sharing import PrefixMeter
 from workloads.profile import Arrivals, Drawing, Quantiles, Sessions, WorkloadProfile
+from workloads.sessions import session_keys
 from workloads.tokenizer import TokenCounter
 from workloads.validation import validate_values
 from workloads.workload import Workload
@@ -116,7 +117,7 @@ class _Counts:
                 counter[pair["values"].as_py()] += pair["counts"].as_py()
         total = pc.max(pc.add(table.column("input_tokens"), table.column("output_tokens"))).as_py()
         self.longest = max(self.longest, total or 0)
-        self._sessions.append(_session_keys(table.column("session_id")))
+        self._sessions.append(session_keys(table.column("session_id").drop_null()))
         self._count_drawing(table)
         self._count_checks(table.column("checks"))
 
@@ -145,14 +146,6 @@ class _Counts:
     def drawing(self) -> Drawing:
         names = ("greedy", "drawn", "unset", "with_stop", "with_max_tokens")
         return Drawing(**{name: self._drawing[name] for name in names})
-
-
-def _session_keys(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """One 64-bit key a request with a session; the strings themselves are not kept."""
-    codes = column.combine_chunks().drop_null().dictionary_encode()
-    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
-    keys = np.fromiter((hash(name) for name in codes.dictionary.to_pylist()), np.int64, len(codes.dictionary))
-    return np.asarray(keys[codes.indices.to_numpy()] if len(codes) else np.empty(0), np.int64)
 
 
 def quantiles(values: npt.ArrayLike) -> Quantiles | None:
@@ -184,7 +177,7 @@ def _arrivals(arrivals: Floats, num_requests: int, resolution_s: float | None) -
     rate = len(times) / duration
     if resolution_s is not None and resolution_s * rate > 1:
         notes.append(f"stamps are in steps of {resolution_s:g} s: spread evenly inside a step to measure burstiness")
-        times = _spread(times, resolution_s)
+        times = spread(times, resolution_s)
     per_second = np.bincount(times.astype(np.int64))
     measured = Arrivals(
         duration_s=duration,
@@ -196,8 +189,8 @@ def _arrivals(arrivals: Floats, num_requests: int, resolution_s: float | None) -
     return measured, notes
 
 
-def _spread(times: Floats, resolution_s: float) -> Floats:
-    """Each stamp moved by a random part of the step it stands for."""
+def spread(times: Floats, resolution_s: float) -> Floats:
+    """Each stamp moved by a random part of the step it stands for, sorted."""
     return np.sort(times + np.random.default_rng(0).uniform(0, resolution_s, len(times)))
 
 
@@ -210,10 +203,10 @@ def interarrival_cv(times: Floats) -> float | None:
 def dispersion(times: Floats) -> dict[str, float]:
     """Window in seconds → variance / mean of the counts in the whole windows from the first arrival on."""
     found = {}
+    since = times - times[0]
     for window in DISPERSION_WINDOWS_S:
-        num_windows = int((times[-1] - times[0]) // window)
+        num_windows = int(since[-1] // window)
         if num_windows >= _MIN_WINDOWS:
-            index = ((times - times[0]) // window).astype(np.int64)
-            counts = np.bincount(index[index < num_windows], minlength=num_windows)
+            counts = np.diff(np.searchsorted(since, np.arange(num_windows + 1, dtype=np.float64) * window))
             found[str(window)] = float(counts.var() / counts.mean())
     return found

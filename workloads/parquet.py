@@ -16,7 +16,7 @@ from workloads.columns import conform
 from workloads.errors import WorkloadError
 from workloads.metadata import WorkloadMetadata, parse_metadata
 from workloads.request import Request
-from workloads.schema import METADATA_KEY
+from workloads.schema import METADATA_KEY, WORKLOAD_SCHEMA
 from workloads.workload import Workload
 
 ROW_GROUP_ROWS = 65_536  # at most
@@ -55,10 +55,35 @@ def write_table_atomically(path: Path, table: pa.Table) -> None:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        fix = "Give a path in a folder that exists and can be written"
-        raise WorkloadError(f"cannot write {path}: {error.strerror or error}", fix=fix) from None
+        raise _unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_tables_atomically(path: Path, tables: Iterable[pa.Table], metadata: WorkloadMetadata) -> None:
+    """As `write_table_atomically`, of tables in our schema that are checked and in order; one is in memory at a time.
+
+    Raises:
+        WorkloadError: the folder cannot be written. What `tables` raises passes through; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    schema = WORKLOAD_SCHEMA.with_metadata({METADATA_KEY: metadata.to_json().encode()})
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table.cast(schema), row_group_size=_row_group_rows(table))
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> WorkloadError:
+    fix = "Give a path in a folder that exists and can be written"
+    return WorkloadError(f"cannot write {path}: {error.strerror or error}", fix=fix)
 
 
 def _row_group_rows(table: pa.Table) -> int:

@@ -5,8 +5,12 @@ Does not know engines or their block managers: only leading runs of blocks seen 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from workloads.columns import requests_from_table
@@ -22,6 +26,9 @@ _READ = ("request_id", "session_id", "input_tokens")
 MAX_BLOCKS = 4_000_000  # looked at: bounds memory
 
 
+Ints = npt.NDArray[np.int64]
+
+
 class PrefixMeter:
     """Feed tables in order of arrival; `result` gives the ideal hit ratio of what was seen."""
 
@@ -33,6 +40,7 @@ class PrefixMeter:
         self._hits = 0
         self._num_requests = 0
         self._bases: dict[str, int] = {}  # what was hashed and its block size
+        self._row = self._first_row = self._end_row = 0
 
     @property
     def is_full(self) -> bool:
@@ -41,11 +49,13 @@ class PrefixMeter:
     def feed(self, table: pa.Table) -> None:
         """Take the requests of a table until enough blocks have been seen."""
         given = [name for name in _CONTENT if table.column(name).null_count < len(table)]
+        self._first_row, self._end_row = self._end_row, self._end_row + len(table)
         if not given:
             return
-        for request in requests_from_table(table.select([*_READ, *given])):
+        for row, request in enumerate(requests_from_table(table.select([*_READ, *given]))):
             if self.is_full:
                 return
+            self._row = self._first_row + row
             self._take(request)
 
     def _take(self, request: Request) -> None:
@@ -86,8 +96,12 @@ class PrefixMeter:
             leading = leading and chain in self._seen
             self._hits += size if leading else 0
             self._seen.add(chain)
+            self._took(chain, size)
         self._total += length
         self._num_requests += 1
+
+    def _took(self, chain: int, size: int) -> None:
+        """A block was counted; for those that keep them."""
 
     def result(self) -> PrefixSharing | None:
         """None when no request had hashes, ids or text."""
@@ -99,6 +113,59 @@ class PrefixMeter:
             basis=" and ".join(self._bases),
             num_requests=self._num_requests,
         )
+
+
+class PrefixChains(PrefixMeter):
+    """A meter that keeps the blocks, so that the hit ratio of any of the requests among themselves can be asked.
+
+    A block is named by the chain of all blocks up to it: seen before means that those before it were, too.
+    """
+
+    def __init__(self, hashing: PrefixHashing | None, tokenizer: TokenCounter | None = None) -> None:
+        super().__init__(hashing, tokenizer)
+        self._chains, self._sizes, self._rows = array("q"), array("i"), array("q")
+        self._lengths: dict[int, int] = {}
+
+    def _took(self, chain: int, size: int) -> None:
+        self._chains.append(chain)
+        self._sizes.append(size)
+        self._rows.append(self._row)
+
+    def _count(self, blocks: Iterable[tuple[Hashable, int]], length: int, *, seed: Hashable) -> None:
+        super()._count(blocks, length, seed=seed)
+        self._lengths[self._row] = length
+
+    def blocks(self) -> PrefixBlocks | None:
+        """The blocks of every request; None when there are none, or too many to have been kept."""
+        if self.is_full or not self._total:
+            return None
+        lengths = np.zeros(self._end_row, np.int64)
+        lengths[list(self._lengths)] = list(self._lengths.values())
+        rows = np.frombuffer(self._rows, np.int64) if self._rows else np.empty(0, np.int64)
+        _, names = np.unique(np.array(self._chains, np.int64), return_inverse=True)
+        offsets = np.searchsorted(rows, np.arange(self._end_row + 1))
+        return PrefixBlocks(names.astype(np.int64), np.array(self._sizes, np.int64), offsets, lengths)
+
+
+class PrefixBlocks(NamedTuple):
+    """Blocks of all requests end to end, request i's from offsets[i] to offsets[i+1]; equal name: equal prefix."""
+
+    names: Ints
+    sizes: Ints  # tokens
+    offsets: Ints  # (num_requests + 1,)
+    lengths: Ints  # (num_requests,) tokens of the prompt
+
+    def hit_ratio(self, rows: npt.NDArray[np.integer]) -> float | None:
+        """The ideal hit ratio of these requests alone; None when none has blocks or text."""
+        total = int(self.lengths[rows].sum())
+        if not total:
+            return None
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        ends = np.cumsum(counts)
+        blocks = np.arange(int(ends[-1])) + np.repeat(self.offsets[rows] - (ends - counts), counts)
+        _, first = np.unique(self.names[blocks], return_index=True)
+        sizes = self.sizes[blocks]
+        return float(sizes.sum() - sizes[first].sum()) / total
 
 
 def _frozen(piece: Sequence[int] | str) -> Hashable:

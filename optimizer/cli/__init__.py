@@ -23,6 +23,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("optimizer.cli.replay", "Replay a workload against any OpenAI endpoint and print its metrics."),
     "inspect": ("optimizer.cli.inspect", "Print what is in a workload and which replays it can drive."),
     "import": ("optimizer.cli.import_", "Turn a log you already have into a workload file."),
+    "sample": ("optimizer.cli.sample", "Write a short workload that is like a long one."),
+    "anonymize": ("optimizer.cli.anonymize", "Write a workload without its contents, to hand on."),
+    "generate": ("optimizer.cli.generate", "Draw traffic from recorded models of clients (ServeGen)."),
     "export": ("optimizer.cli.export", "Write a workload for another load generator, to cross-check."),
     "ui": ("optimizer.cli.ui", "Compare the trials of all studies in the MLflow UI."),
 }

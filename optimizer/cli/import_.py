@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 
-from optimizer.cli.progress import stderr_console
+from optimizer.cli.progress import Rows, stderr_console
 from optimizer.errors import OptimizerError
-from workloads.importers import IMPORTERS, files_of, find_importer, import_workload
+from workloads.importers import IMPORTERS, converter, files_of, find_importer, import_workload
+from workloads.importers.stream import import_lengths
+from workloads.metadata import WorkloadMetadata
 from workloads.parquet import save_workload
 from workloads.tokenizer import TokenCounter
 from workloads.workload import Workload
@@ -49,20 +51,27 @@ def command(
     if not output.parent.is_dir():
         raise OptimizerError(f"no folder {output.parent}. Create it first")
     files = [path for given in source for path in files_of(given)]
-    format_found = find_importer(files[0], format_name).name
+    importer = find_importer(files[0], format_name)
     counter = TokenCounter(tokenizer) if tokenizer else None
-    workload = import_workload(files, format=format_found, tokenizer=counter)
-    metadata = workload.metadata.model_copy(
-        update={"name": name or output.stem, "model": str(model) if model else workload.metadata.model}
-    )
-    save_workload(output, Workload(workload.table, metadata))
-    _tell(workload, output, format_found)
+    update: dict[str, object] = {"name": name or output.stem, **({"model": str(model)} if model else {})}
+    with Rows("importing") as rows:
+        streamed = None
+        if len(files) == 1:
+            done = {**update, "converter": converter()}
+            streamed = import_lengths(files[0], output, importer, update=done, saw=rows.advance)
+        if streamed is None:
+            rows.restart()
+            workload = import_workload(files, format=importer.name, tokenizer=counter, saw=rows.advance)
+            workload = Workload(workload.table, workload.metadata.model_copy(update=update))
+            save_workload(output, workload)
+            streamed = len(workload), workload.metadata
+    _tell(*streamed, output, importer.name)
 
 
-def _tell(workload: Workload, output: Path, format_name: str) -> None:
+def _tell(num_requests: int, metadata: WorkloadMetadata, output: Path, format_name: str) -> None:
     console = stderr_console()
-    console.print(f"{len(workload)} requests from {format_name} written to {output}")
-    for loss in workload.metadata.losses:
+    console.print(f"{num_requests} requests from {format_name} written to {output}")
+    for loss in metadata.losses:
         console.print(f"not in the source or not kept: {loss}")
-    console.print(f"can drive: {', '.join(workload.capabilities) or 'nothing yet'}")
+    console.print(f"can drive: {', '.join(metadata.capabilities or ()) or 'nothing yet'}")
     console.print(f"next:  fopt inspect {output}")

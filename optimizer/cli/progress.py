@@ -133,6 +133,34 @@ class Counter:
             self._console.print(f"{self._text}: {self._count} of {self._total} done")
 
 
+class Rows:
+    """A count that grows, with its rate, on a terminal; nothing elsewhere, where the result tells the count."""
+
+    def __init__(self, text: str) -> None:
+        console = stderr_console()
+        self._text, self._count, self._start = text, 0, time.monotonic()
+        self._status = console.status(text) if console.is_terminal else None
+
+    def __enter__(self) -> Rows:
+        if self._status:
+            self._status.start()
+        return self
+
+    def restart(self) -> None:
+        """From 0 again."""
+        self._count, self._start = 0, time.monotonic()
+
+    def advance(self, by: int) -> None:
+        self._count += by
+        if self._status:
+            rate = self._count / max(1e-9, time.monotonic() - self._start)
+            self._status.update(f"{self._text}: {self._count:,} requests, {rate:,.0f}/s")
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 

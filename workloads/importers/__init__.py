@@ -6,7 +6,7 @@ Knows nothing of replays.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -99,13 +99,18 @@ def files_of(source: Path) -> list[Path]:
 
 
 def import_workload(
-    paths: Path | str | Sequence[Path], *, format: str = "auto", tokenizer: TokenCounter | None = None
+    paths: Path | str | Sequence[Path],
+    *,
+    format: str = "auto",
+    tokenizer: TokenCounter | None = None,
+    saw: Callable[[int], None] = lambda _: None,
 ) -> Workload:
     """Read a foreign file, or several that make one workload; what was lost is in its metadata.
 
     Args:
         paths: a file, a folder, or files.
         tokenizer: counts tokens where the format has text and no counts.
+        saw: told the number of rows each time some were read.
 
     Raises:
         WorkloadError: see `find_importer` and `Importer.read`.
@@ -113,8 +118,8 @@ def import_workload(
     files = files_of(Path(paths)) if isinstance(paths, Path | str) else list(paths)
     imported = _imported(files, find_importer(files[0], format), tokenizer)
     path = files[0] if len(files) == 1 else files[0].parent
-    table = _from_zero(_table(imported))
-    update = {"losses": (*imported.metadata.losses, *imported.losses), "converter": _converter()}
+    table = _from_zero(_table(imported, saw))
+    update = {"losses": (*imported.metadata.losses, *imported.losses), "converter": converter()}
     return Workload(table, imported.metadata.model_copy(update=update), where=str(path))
 
 
@@ -130,13 +135,14 @@ def _imported(files: Sequence[Path], importer: Importer, tokenizer: TokenCounter
     return importer.read_all(files, tokenizer=tokenizer)
 
 
-def _table(imported: Imported) -> pa.Table:
+def _table(imported: Imported, saw: Callable[[int], None]) -> pa.Table:
     """Batch by batch, so that few `Request`s are alive at a time."""
     tables, batch = [WORKLOAD_SCHEMA.empty_table()], list[Request]()
     for request in imported.requests:
         batch.append(request)
         if len(batch) == _BATCH_ROWS:
             tables.append(table_from_requests(batch))
+            saw(len(batch))
             batch = []
     return pa.concat_tables([*tables, table_from_requests(batch)]).unify_dictionaries()
 
@@ -149,7 +155,8 @@ def _from_zero(table: pa.Table) -> pa.Table:
     return table.set_column(place, "arrival_s", pc.subtract(table.column("arrival_s"), first))
 
 
-def _converter() -> Converter:
+def converter() -> Converter:
+    """This program, for the metadata."""
     try:
         version = importlib.metadata.version("fireoptimizer")
     except importlib.metadata.PackageNotFoundError:

@@ -154,3 +154,53 @@ def test_import_does_not_overwrite(fails: Fail, traffic: Path) -> None:
 
 def test_an_endpoint_that_is_not_there_is_told(fails: Fail, traffic: Path) -> None:
     assert "Is the server running" in fails("replay", traffic, "--url", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "Give --seconds or --requests"),
+        (("--seconds", "5", "--requests", "3"), "one of them"),
+        (("--seconds", "0"), "Correct the option"),
+        (("--seconds", "5", "--scale", "nan"), "Correct the option"),
+        (("--seconds", "5", "--windows", "-1"), "Correct the option"),
+    ],
+)
+def test_an_impossible_sample_is_refused_and_nothing_is_written(
+    fails: Fail, traffic: Path, options: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optimizer.cli.sample.Counter", Quiet)
+    output = traffic.with_name("out.parquet")
+    assert told in fails("sample", traffic, output, *options)
+    assert not output.exists()
+
+
+def test_a_result_is_not_overwritten_unasked(fails: Fail, traffic: Path, tmp_path: Path) -> None:
+    before = traffic.read_bytes()
+    for command in (("sample", traffic, traffic, "--seconds", "1"), ("anonymize", traffic, traffic)):
+        assert "--force" in fails(*command)
+    assert "--force" in fails("generate", tmp_path, traffic, "--seconds", "1")
+    assert traffic.read_bytes() == before
+
+
+def test_a_missing_salt_is_named(fails: Fail, traffic: Path) -> None:
+    line = fails("anonymize", traffic, traffic.with_name("out.parquet"), "--salt-file", traffic.with_name("salt"))
+    assert "salt" in line
+    assert "leave --salt-file out" in line
+
+
+def test_a_folder_without_client_models_is_named(fails: Fail, tmp_path: Path) -> None:
+    assert "no client models" in fails("generate", tmp_path, tmp_path / "out.parquet", "--seconds", "60")
+
+
+class Quiet:
+    """A progress counter that says nothing."""
+
+    def __init__(self, text: str, *, total: int) -> None: ...
+
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def advance(self, by: int = 1) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
