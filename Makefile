@@ -30,10 +30,11 @@ lint: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (predicted: 45 minutes on two quiet cores)
+demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (about an hour on two cores)
 	$(BIN)/python -m workloads.demo.corpus
 	$(BIN)/python -m engine.artifacts.demo_training
 	$(BIN)/python -m engine.artifacts.distillation
+	$(BIN)/python -m engine.artifacts.head_training
 	$(BIN)/python -m workloads.demo.build
 
 clean: ## remove the environment, caches and builds (not runs/)

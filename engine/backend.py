@@ -100,6 +100,13 @@ class Server(Protocol):
 
     def reset_prefix_cache(self) -> None: ...
 
+    def reconfigure(self, config: EngineConfig) -> bool:
+        """Take another config without a restart, as a launch of it would serve; no request may be running.
+
+        False where this server cannot: launch the config anew. Raises EngineError when the engine died.
+        """
+        ...
+
     def check_alive(self) -> None:
         """Raises EngineError with what the log says when the process has ended."""
         ...

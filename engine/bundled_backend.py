@@ -35,12 +35,14 @@ class BundledBackend:
         launch_timeout_s: float = 120,
         host: str = "127.0.0.1",
         api_key: str | None = None,
+        reconfigurable: bool = False,
     ) -> None:
         self._cpus = cpus
         self._python = python
         self._launch_timeout_s = launch_timeout_s
         self._host = host
         self._api_key = api_key
+        self._reconfigurable = reconfigurable  # servers keep unquantized weights and take other configs
 
     def check(self, config: EngineConfig) -> list[Refusal]:
         return refusals(config, num_cores=len(self._cpus or os.sched_getaffinity(0)))
@@ -76,6 +78,7 @@ class BundledBackend:
             base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
             model_name=Path(config.model).name,
             api_key=self._api_key,
+            reconfigurable=self._reconfigurable,
         )
         try:
             server.launch_s = child.wait_healthy(server.is_healthy, timeout_s=self._launch_timeout_s)
@@ -88,7 +91,8 @@ class BundledBackend:
         where = ["--config", str(config_path), "--port", str(port), "--host", self._host]
         cpus = ["--cpus", ",".join(map(str, sorted(self._cpus)))] if self._cpus else []
         key = ["--api-key-env", _API_KEY_VARIABLE] if self._api_key else []
-        return [*program, *where, *cpus, *key]
+        warm = ["--allow-reconfigure"] if self._reconfigurable else []
+        return [*program, *where, *cpus, *key, *warm]
 
     def _environment(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from engine.backend import FailureKind, Refusal
 from engine.bundled.errors import CheckpointError
+from engine.bundled.head_config import load_medusa_config
 from engine.bundled.model_config import load_model_config
-from engine.config import EngineConfig
+from engine.config import EngineConfig, SpeculativeConfig
 from engine.memory import int4_group, local_available_bytes, one_sequence_bytes, plain_bytes, required_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 
@@ -19,7 +20,8 @@ from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
     """Everything that speaks against a config; checks that need the checkpoint's shape wait until it is readable."""
     found = [*_field_refusals(config, num_cores=num_cores), *_checkpoint_refusals(Path(config.model))]
-    draft_folder = config.speculative_config.model if config.speculative_config else None
+    speculation = config.speculative_config
+    draft_folder = speculation.model if speculation is not None and speculation.method != "medusa" else None
     if draft_folder is not None:
         found += _checkpoint_refusals(Path(draft_folder), what="the draft: ")
     if any(refusal.kind is FailureKind.BAD_CHECKPOINT for refusal in found):
@@ -29,6 +31,8 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
     found += _shape_refusals(config, shape)
     if draft is not None:
         found += _draft_refusals(config, shape, draft)
+    if speculation is not None and speculation.method == "medusa":
+        found += _medusa_refusals(speculation, shape)
     return [*found, *_memory(config, shape, draft)]
 
 
@@ -91,10 +95,40 @@ def _draft_refusals(config: EngineConfig, shape: ModelShape, draft: ModelShape) 
             "A draft must share the model's tokenizer",
             kind=FailureKind.UNSUPPORTED,
         )
+    speculation = config.speculative_config
+    if speculation is not None and speculation.method == "eagle":
+        yield from _foreign_head_refusals(shape, hidden_size=draft.hidden_size, vocab_size=draft.vocab_size)
     wanted = config.max_model_len or shape.max_position_embeddings
     if draft.max_position_embeddings < wanted:
         yield Refusal(
             reason=f"the draft has {draft.max_position_embeddings} positions, max_model_len is {wanted}. Lower it",
+            kind=FailureKind.UNSUPPORTED,
+        )
+
+
+def _medusa_refusals(speculation: SpeculativeConfig, shape: ModelShape) -> Iterator[Refusal]:
+    folder = Path(speculation.model or "")
+    try:
+        heads = load_medusa_config(folder)
+    except CheckpointError as error:
+        yield _bad(f"the heads: {error}")
+        return
+    if not any(folder.glob("*.safetensors")):
+        yield _bad(f"the heads: {folder} holds no *.safetensors file. Other weight formats are not read")
+    yield from _foreign_head_refusals(shape, hidden_size=heads.hidden_size, vocab_size=heads.vocab_size)
+    wanted = speculation.num_speculative_tokens
+    if wanted != "auto" and wanted > heads.num_heads:
+        yield Refusal(
+            reason=f"num_speculative_tokens {wanted} needs as many Medusa heads, {folder} has {heads.num_heads}",
+            kind=FailureKind.UNSUPPORTED,
+        )
+
+
+def _foreign_head_refusals(shape: ModelShape, *, hidden_size: int, vocab_size: int) -> Iterator[Refusal]:
+    if (hidden_size, vocab_size) != (shape.hidden_size, shape.vocab_size):
+        yield Refusal(
+            reason=f"the heads are for a model of hidden size {hidden_size} and {vocab_size} tokens, this one has "
+            f"{shape.hidden_size} and {shape.vocab_size}. Heads belong to the model they were trained on",
             kind=FailureKind.UNSUPPORTED,
         )
 

@@ -23,7 +23,7 @@ from pydantic import (
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 WeightFormat = Literal["bf16", "int8", "int4_g32", "int4_g64", "int4_g128"]
-SpeculativeMethod = Literal["ngram", "suffix", "draft_model"]
+SpeculativeMethod = Literal["ngram", "suffix", "draft_model", "medusa", "eagle"]
 
 
 class ConfigError(ValueError):
@@ -43,11 +43,17 @@ class Quantization(_Frozen):
     communication: Literal["bf16"] = "bf16"
 
 
-_METHOD_FIELDS: dict[str, str] = {"ngram": "prompt_lookup_", "suffix": "suffix_decoding_", "draft_model": "model"}
+_METHOD_FIELDS: dict[str, str] = {
+    "ngram": "prompt_lookup_",
+    "suffix": "suffix_decoding_",
+    "draft_model": "model",
+    "medusa": "model",
+    "eagle": "model",
+}
 
 
 class SpeculativeConfig(_Frozen):
-    """How tokens are drafted. `model` is a Hugging Face folder and belongs to `draft_model` alone.
+    """How tokens are drafted. `model` is the folder of the draft (`draft_model`) or of the heads (`medusa`, `eagle`).
 
     Fields that the method does not read are left out of dumps, labels and fingerprints.
     """
@@ -70,10 +76,11 @@ class SpeculativeConfig(_Frozen):
 
     @model_validator(mode="after")
     def _fields_fit_the_method(self) -> SpeculativeConfig:
-        if self.method == "draft_model" and not self.model:
-            raise ValueError("speculative_config.model is needed for method draft_model: give the draft's folder")
-        if self.method != "draft_model" and self.model is not None:
-            raise ValueError(f"speculative_config.model belongs to method draft_model, not {self.method}")
+        reads_model = _METHOD_FIELDS[self.method] == "model"
+        if reads_model and not self.model:
+            raise ValueError(f"speculative_config.model is needed for method {self.method}: give the draft's folder")
+        if not reads_model and self.model is not None:
+            raise ValueError(f"speculative_config.model does not belong to method {self.method}")
         if self.prompt_lookup_min > self.prompt_lookup_max:
             raise ValueError("speculative_config.prompt_lookup_min is larger than prompt_lookup_max")
         return self

@@ -42,7 +42,7 @@ def plan_fidelity(budget_s: float | None, *, requests_per_s: float | None = None
     """Shares of the budget, within sensible bounds; None (a budget in trials): what 5 minutes would give.
 
     The shares leave room for eight trials of half of which the quality class is new, and the verification. Of 300 s:
-    8 x (12 replay + 4 probe + 4 launch and warm-up) + 4 x 9 quality + 4 x 14 + 20 verification = 272.
+    8 x (12 replay + 4 probe + 1 warm-up) + 4 x 9 quality + 4 x 20 + 20 verification = 272.
 
     Args:
         requests_per_s: of the recording. Quality asks no more requests than it has in `QUALITY_SHARE` of the budget, as
@@ -54,12 +54,12 @@ def plan_fidelity(budget_s: float | None, *, requests_per_s: float | None = None
         at_most = round(QUALITY_SHARE * budget * requests_per_s)
         num_requests = max(FEWEST_QUALITY_REQUESTS, min(num_requests, at_most))
     return Fidelity(
-        window_s=_bounded(0.04 * budget, 3, 120),
+        window_s=_bounded(0.037 * budget, 3, 120),
         warmup_requests=8,
         quality_requests=num_requests,
         quality_requests_max=2 * num_requests,
         probe_s=_bounded(budget / 75, 1, 15),
-        verification_s=_bounded(0.036 * budget, 3, 120),
+        verification_s=_bounded(0.045 * budget, 3, 120),
     )
 
 

@@ -97,10 +97,17 @@ def _value(config: EngineConfig, dotted: str) -> Any:
     return value
 
 
+_SOURCES = {
+    "draft_model": "a small draft model proposes",
+    "medusa": "further output heads propose",
+    "eagle": "a one-layer head on the model proposes",
+}
+
+
 def _speculation(mine: SpeculativeConfig | None, _: object, trial: TrialResult) -> str:
     if mine is None:
         return "Speculative decoding is off."
-    source = "a small draft model proposes" if mine.method == "draft_model" else "repeated text proposes"
+    source = _SOURCES.get(mine.method, "repeated text proposes")
     length = trial.metrics.get("acceptance_length")
     measured = f"; {length:.1f} tokens come out of each step on this workload" if length else ""
     most = mine.num_speculative_tokens

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from engine.backend import Backend, EngineError
 from engine.config import EngineConfig
+from engine.warm_backend import WarmBackend
 from optimizer.cost import recorded_load
 from optimizer.environment import describe_environment
 from optimizer.errors import OptimizerError
 from optimizer.evaluator import Evaluator
-from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
+from optimizer.fidelity import TAIL_SHARE, Fidelity, choose_window, plan_fidelity
 from optimizer.objective import Objective
 from optimizer.pareto import pareto_front
 from optimizer.placement import Placement, plan_placement
@@ -87,9 +88,12 @@ def run_study(job: Job, *, backend: Backend, observer: Observer) -> StudyResult:
         workload_fingerprint=job.workload.fingerprint,
         resume=job.resume,
     )
-    evaluator = _make_evaluator(job, backend, fidelity, placement)
-    search = _Search(job=job, study=study, evaluator=evaluator, observer=observer, fidelity=fidelity, started=started)
-    interrupted = search.run()
+    with WarmBackend(backend) as warm:
+        evaluator = _make_evaluator(job, warm, fidelity, placement)
+        search = _Search(
+            job=job, study=study, evaluator=evaluator, observer=observer, fidelity=fidelity, started=started
+        )
+        interrupted = search.run()
     recommendation = _recommend(job, study.results)
     verification = None
     if job.verify and recommendation is not None and not interrupted:
@@ -195,7 +199,7 @@ class _Search:
 
 def verification_seconds(fidelity: Fidelity) -> float:
     """A prediction, for the budget and the ETA."""
-    return 4 * (fidelity.verification_s + 3) + 20
+    return 4 * ((1 + TAIL_SHARE) * fidelity.verification_s + 3) + 20
 
 
 def _recommend(job: Job, trials: list[TrialResult]) -> Recommendation | None:

@@ -11,7 +11,13 @@ from engine.config import EngineConfig
 from reports.numbers import memory
 from reports.words import field_words
 
-_METHODS = {"ngram": "n-gram lookup", "suffix": "suffix decoding", "draft_model": "draft model"}
+_METHODS = {
+    "ngram": "n-gram lookup",
+    "suffix": "suffix decoding",
+    "draft_model": "draft model",
+    "medusa": "Medusa heads",
+    "eagle": "EAGLE head",
+}
 NONE = "none"
 _UNSET = {
     "max_model_len": "the checkpoint's",

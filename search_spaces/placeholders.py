@@ -1,4 +1,4 @@
-"""Filling in `$name` placeholders of a space: a draft folder, the number of cores.
+"""Filling in `$name` placeholders of a space: folders of drafts and heads, the number of cores.
 
 Does not know where the values come from.
 """

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.artifacts.causal_lm import CausalLM
 from engine.artifacts.muon import Adam, Muon
 
 
@@ -34,7 +33,7 @@ class Schedule:
 class Trainer:
     """A model with its optimizers, its schedule and its place in the run."""
 
-    def __init__(self, model: CausalLM, schedule: Schedule) -> None:
+    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
         self.model = model
         self.schedule = schedule
         self.step = 0

@@ -65,13 +65,15 @@ class AdaptiveLength:
     """As many tokens as pay, never less than one so that it keeps learning.
 
     Args:
-        drafts_cost_passes: whether drafting itself takes a pass a token (a draft model), which the step's time shows.
+        drafts_cost_passes: whether drafting itself takes a pass a token, which the step's time shows.
+        drafts_are_drawn: whether drafts of drawn requests are drawn too.
     """
 
     max_length = MAX_LENGTH
 
-    def __init__(self, *, drafts_cost_passes: bool) -> None:
+    def __init__(self, *, drafts_cost_passes: bool, drafts_are_drawn: bool = False) -> None:
         self._drafts_cost_passes = drafts_cost_passes
+        self._drafts_are_drawn = drafts_are_drawn
         self._costs = StepCosts()
         self._kept, self._tried = 2.0, 4.0  # over all sequences
         self._tokens = 0.0
@@ -79,7 +81,7 @@ class AdaptiveLength:
         self._batch = 1.0
 
     def of(self, sequence: Sequence) -> int:
-        if self._drafts_cost_passes and not sequence.params.is_greedy:
+        if self._drafts_are_drawn and not sequence.params.is_greedy:
             return FIXED_FOR_DRAWN  # what a seed draws depends on the length, and must not depend on the clock
         chance = self._chance(sequence)
         return max(1, min(self.max_length, math.floor(math.log(self._threshold()) / math.log(chance))))
@@ -121,7 +123,10 @@ def make_draft_length(speculation: SpeculativeConfig | None) -> DraftLength:
     if speculation is None:
         return FixedLength(0)
     if speculation.num_speculative_tokens == "auto":
-        return AdaptiveLength(drafts_cost_passes=speculation.method == "draft_model")
+        method = speculation.method
+        return AdaptiveLength(
+            drafts_cost_passes=method in ("draft_model", "eagle"), drafts_are_drawn=method == "draft_model"
+        )
     return FixedLength(speculation.num_speculative_tokens)
 
 

@@ -25,16 +25,17 @@ from engine.bundled.errors import (
 from engine.bundled.fused.fused_model import FusedModel
 from engine.bundled.fused.library import UnavailableError
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
-from engine.bundled.loader import LoadedModel, load_model
+from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
 from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
 from engine.bundled.paged_model import Model, PagedModel
 from engine.bundled.quantization import quantize
+from engine.bundled.resident import ResidentModel
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import ScheduledSequence, Scheduler
 from engine.bundled.sequence import Sequence, SequenceStatus
-from engine.bundled.speculation import PROPOSERS, Proposer
+from engine.bundled.speculation import DraftParts, load_draft_parts, make_proposer
 from engine.bundled.step_log import StepLog
 from engine.bundled.tokenizer import Tokenizer
 from engine.config import EngineConfig
@@ -60,24 +61,29 @@ class LLMEngine:
 
     Args:
         device: a torch device name; None takes CUDA when there is one.
+        resident: keeps the unquantized weights for the next engine; without it they go once they are quantized.
 
     Raises:
         CheckpointError, CapacityError, UnsupportedError: the config cannot run here.
     """
 
-    def __init__(self, config: EngineConfig, *, device: str | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig, *, device: str | None = None, resident: ResidentModel | None = None
+    ) -> None:
         _refuse_unsupported(config)
         torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
         self.config = config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.max_model_len = _choose_max_model_len(config)
-        target = self._load(config.model, config.dtype)
+        target = (resident or ResidentModel()).load(
+            Path(config.model), dtype=config.dtype, max_positions=self.max_model_len, device=self.device
+        )
         quantize(target.decoder, config.quantization.weights)
-        draft = self._load_draft(target)
+        draft = load_draft_parts(config.speculative_config, target, max_positions=self.max_model_len)
         self.vocab_size = target.config.vocab_size
         self.eos_token_ids = target.config.eos_token_ids
         self.num_blocks = self._choose_num_blocks(target, draft)
-        proposer = self._make_proposer(draft)
+        proposer = make_proposer(config, draft, None if draft.paged is None else self._paged(draft.paged))
         self.runner = ModelRunner(self._paged(target), proposer)
         self.block_manager = BlockManager(
             self.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
@@ -86,7 +92,7 @@ class LLMEngine:
             config,
             self.block_manager,
             max_model_len=self.max_model_len,
-            cache_lag=proposer.cache_lag if proposer else 0,
+            shares_draft_cache=proposer is not None and proposer.has_cache,
         )
         self._sequences: dict[str, Sequence] = {}
         self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.draft_length.max_length)
@@ -149,6 +155,10 @@ class LLMEngine:
             self.runner.proposer.reset()
         return True
 
+    def close(self) -> None:
+        """Free weights and cache; nothing else may be called after it."""
+        del self.runner, self.block_manager, self.scheduler
+
     def counters(self) -> EngineCounters:
         """A copy of the totals with the state of this moment."""
         counters = self._counters
@@ -180,25 +190,9 @@ class LLMEngine:
                 outputs[output.request_id] += output.token_ids
         return [outputs[name] for name in names]
 
-    def _load(self, folder: str, dtype: str) -> LoadedModel:
-        return load_model(Path(folder), dtype=dtype, max_positions=self.max_model_len, device=self.device)
-
-    def _load_draft(self, target: LoadedModel) -> LoadedModel | None:
-        speculation = self.config.speculative_config
-        if speculation is None or speculation.model is None:
-            return None
-        dtype = str(target.dtype).removeprefix("torch.")
-        draft = self._load(speculation.model, dtype)
-        if draft.config.vocab_size != target.config.vocab_size:
-            raise UnsupportedError(
-                f"the draft's vocabulary ({draft.config.vocab_size}) is not the target's "
-                f"({target.config.vocab_size}). Choose a draft trained with the target's tokenizer"
-            )
-        return draft
-
-    def _choose_num_blocks(self, target: LoadedModel, draft: LoadedModel | None) -> int:
+    def _choose_num_blocks(self, target: LoadedModel, draft: DraftParts) -> int:
         size = self.config.block_size
-        models = [target] if draft is None else [target, draft]
+        models = [target] if draft.paged is None else [target, draft.paged]
         return choose_num_blocks(
             self.config,
             bytes_per_block=sum(block_bytes(model.config, model.dtype, size) for model in models),
@@ -225,12 +219,6 @@ class LLMEngine:
             block_size=self.config.block_size,
             max_short_query=1 + make_draft_length(speculation).max_length,
         )
-
-    def _make_proposer(self, draft: LoadedModel | None) -> Proposer | None:
-        speculation = self.config.speculative_config
-        if speculation is None:
-            return None
-        return PROPOSERS[speculation.method](speculation, None if draft is None else self._paged(draft))
 
     def _check_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:
         if request_id in self._sequences:
@@ -318,7 +306,8 @@ def _choose_max_model_len(config: EngineConfig) -> int:
     """The config's length, within what every checkpoint was trained for."""
     allowed = load_model_config(Path(config.model)).max_position_embeddings
     chosen = config.max_model_len or allowed
-    draft = config.speculative_config.model if config.speculative_config else None
+    speculation = config.speculative_config
+    draft = speculation.model if speculation is not None and speculation.method != "medusa" else None
     limits = {config.model: allowed}
     if draft is not None:
         limits[draft] = load_model_config(Path(draft)).max_position_embeddings

@@ -43,10 +43,10 @@ def load_model(folder: Path, *, dtype: str, max_positions: int | None, device: t
     with torch.device("meta"):
         decoder = Decoder(config)
     with ExitStack() as stack:
-        reader = _TensorReader(folder, stack)
+        reader = TensorReader(folder, stack)
         for name, parts in _sources(config):
-            tensor = _fuse([reader.read(part) for part in parts], name, config)
-            _assign(decoder, name, _lay_out(tensor.to(device, wanted)), folder)
+            tensor = fuse([reader.read(part) for part in parts], name, config)
+            assign(decoder, name, lay_out(tensor.to(device, wanted)), folder)
         reader.refuse_unused(tied=config.tie_word_embeddings)
     if config.tie_word_embeddings:
         _tie(decoder)
@@ -68,11 +68,11 @@ def _sources(config: ModelConfig) -> Iterator[tuple[str, list[str]]]:
         yield "lm_head.weight", ["lm_head.weight"]
     for layer in range(config.num_layers):
         mine, theirs = f"layers.{layer}", f"model.layers.{layer}"
-        for name, parts in _layer_sources(config):
+        for name, parts in layer_sources(config):
             yield f"{mine}.{name}", [f"{theirs}.{part}" for part in parts]
 
 
-def _layer_sources(config: ModelConfig) -> Iterator[tuple[str, list[str]]]:
+def layer_sources(config: ModelConfig) -> Iterator[tuple[str, list[str]]]:
     qkv = [f"self_attn.{part}_proj" for part in "qkv"]
     yield "input_layernorm.weight", ["input_layernorm.weight"]
     yield "post_attention_layernorm.weight", ["post_attention_layernorm.weight"]
@@ -88,7 +88,7 @@ def _layer_sources(config: ModelConfig) -> Iterator[tuple[str, list[str]]]:
         yield "self_attn.qk_norm.weight", ["self_attn.q_norm.weight", "self_attn.k_norm.weight"]
 
 
-def _fuse(parts: list[Tensor], name: str, config: ModelConfig) -> Tensor:
+def fuse(parts: list[Tensor], name: str, config: ModelConfig) -> Tensor:
     if name.endswith("qk_norm.weight"):
         heads = (config.num_heads, config.num_kv_heads)
         return torch.cat([part.expand(count, -1) for part, count in zip(parts, heads, strict=True)])
@@ -103,7 +103,7 @@ def _tie(decoder: Decoder) -> None:
         decoder.embed_tokens.weight = nn.Parameter(embedding.contiguous(), requires_grad=False)
 
 
-def _lay_out(tensor: Tensor) -> Tensor:
+def lay_out(tensor: Tensor) -> Tensor:
     """The same numbers in the memory order the device's kernels like best.
 
     float32 products on a CPU run up to twice as fast over a weight stored [in, out].
@@ -113,7 +113,7 @@ def _lay_out(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _assign(decoder: Decoder, name: str, tensor: Tensor, folder: Path) -> None:
+def assign(decoder: Decoder, name: str, tensor: Tensor, folder: Path) -> None:
     module_name, _, parameter = name.rpartition(".")
     module = decoder.get_submodule(module_name)
     expected = getattr(module, parameter).shape
@@ -125,7 +125,7 @@ def _assign(decoder: Decoder, name: str, tensor: Tensor, folder: Path) -> None:
     setattr(module, parameter, nn.Parameter(tensor, requires_grad=False))
 
 
-class _TensorReader:
+class TensorReader:
     """Tensors of one or many safetensors files by name."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:

@@ -27,7 +27,7 @@ class Forward(NamedTuple):
 class Model(Protocol):
     """A network over paged keys and values: computed eagerly (`PagedModel`) or compiled (`FusedModel`)."""
 
-    def forward(self, spans: Seq[Span]) -> Forward: ...
+    def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
 
@@ -44,11 +44,15 @@ class PagedModel:
         cache = KVCache(model.config, num_blocks, block_size, dtype=model.dtype, device=self.device)
         self.attention = ATTENTION[attention](cache, max_short_query)
 
-    def forward(self, spans: Seq[Span]) -> Forward:
-        """Write the spans' keys and values and return their hidden states."""
+    def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward:
+        """Write the spans' keys and values and return their hidden states.
+
+        Args:
+            inputs: [N, hidden] in place of the packed tokens' embeddings.
+        """
         batch = pack(spans, self.block_size, self.device)
         self.attention.plan(batch)
-        hidden: Tensor = self.decoder(batch.token_ids, batch.positions, self.attention)
+        hidden: Tensor = self.decoder(batch.token_ids, batch.positions, self.attention, inputs)
         return Forward(batch, hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:

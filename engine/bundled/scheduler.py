@@ -36,7 +36,7 @@ class Scheduler:
     """Continuous batching with chunked prefill, prefix caching and preemption by recomputation."""
 
     def __init__(
-        self, config: EngineConfig, block_manager: BlockManager, *, max_model_len: int, cache_lag: int = 0
+        self, config: EngineConfig, block_manager: BlockManager, *, max_model_len: int, shares_draft_cache: bool = False
     ) -> None:
         self.block_manager = block_manager
         self.max_num_seqs = config.max_num_seqs
@@ -44,7 +44,7 @@ class Scheduler:
         self.enable_chunked_prefill = config.enable_chunked_prefill
         self.max_model_len = max_model_len
         self.draft_length = make_draft_length(config.speculative_config)
-        self.cache_lag = cache_lag  # computed tokens a proposer's own cache may lack
+        self.shares_draft_cache = shares_draft_cache  # cached blocks hold a draft's keys and values too
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
@@ -72,7 +72,8 @@ class Scheduler:
         sequence.token_ids.extend(new_token_ids)
         sequence.num_computed_tokens += item.num_tokens + max(len(new_token_ids) - 1, 0)
         sequence.num_draft_computed_tokens = min(sequence.num_draft_computed_tokens, sequence.num_computed_tokens)
-        self.block_manager.register(sequence, max(0, sequence.num_computed_tokens - self.cache_lag))
+        both = sequence.num_draft_computed_tokens if self.shares_draft_cache else sequence.num_computed_tokens
+        self.block_manager.register(sequence, both)
 
     def finish(self, sequence: Sequence) -> None:
         """Let go of a sequence, wherever it is."""

@@ -157,9 +157,9 @@ class Decoder(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rotary = RotaryEmbedding(config)
 
-    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attend) -> Tensor:
-        """Hidden states [N, hidden] of packed tokens [N]."""
-        x: Tensor = self.embed_tokens(token_ids)
+    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attend, inputs: Tensor | None = None) -> Tensor:
+        """Hidden states [N, hidden] of packed tokens [N]; `inputs` [N, hidden] stand in for their embeddings."""
+        x: Tensor = self.embed_tokens(token_ids) if inputs is None else inputs
         rotary = self.rotary(positions)
         for layer in self.layers:
             x = layer(x, rotary, attention)

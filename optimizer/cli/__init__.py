@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("optimizer.cli.replay", "Replay a workload against any OpenAI endpoint and print its metrics."),
     "inspect": ("optimizer.cli.inspect", "Print what is in a workload and which replays it can drive."),
     "import": ("optimizer.cli.import_", "Turn a log you already have into a workload file."),
+    "export": ("optimizer.cli.export", "Write a workload for another load generator, to cross-check."),
     "ui": ("optimizer.cli.ui", "Compare the trials of all studies in the MLflow UI."),
 }
 

@@ -14,8 +14,11 @@ from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
 
 
-def make_backend(name: str, placement: Placement) -> Backend:
+def make_backend(name: str, placement: Placement, *, reconfigurable: bool = False) -> Backend:
     """The backend with its engine on the placement's cores.
+
+    Args:
+        reconfigurable: servers that can take another config without a restart, where the engine has them.
 
     Raises:
         OptimizerError: no engine of that name.
@@ -25,5 +28,6 @@ def make_backend(name: str, placement: Placement) -> Backend:
         hint = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(BACKENDS)}"
         raise OptimizerError(f"no engine is called {name!r}. {hint}")
     if name == "bundled":
-        return BundledBackend(cpus=frozenset(placement.engine_cores) if placement.engine_cores else None)
+        cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
+        return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
     return BACKENDS[name]()

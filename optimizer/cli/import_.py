@@ -11,14 +11,14 @@ import click
 
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
-from workloads.importers import IMPORTERS, find_importer, import_workload
+from workloads.importers import IMPORTERS, files_of, find_importer, import_workload
 from workloads.parquet import save_workload
 from workloads.tokenizer import TokenCounter
 from workloads.workload import Workload
 
 
 @click.command("import", epilog=f"Formats: {', '.join(IMPORTERS)}.  Example:  fopt import trace.csv workload.parquet")
-@click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("source", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--format", "format_name", default="auto", show_default=True, help="What SOURCE is; auto looks at it.")
 @click.option(
@@ -30,7 +30,7 @@ from workloads.workload import Workload
 )
 @click.option("--force", is_flag=True, help="Overwrite OUTPUT.")
 def command(
-    source: Path,
+    source: tuple[Path, ...],
     output: Path,
     format_name: str,
     tokenizer: Path | None,
@@ -40,14 +40,18 @@ def command(
 ) -> None:
     """Turn SOURCE, a trace or request log, into the workload file OUTPUT (parquet).
 
+    Several files, or a folder of them, make one workload where the format has a file a session, or requests and
+    answers apart.
+
     What the source has and the workload cannot hold is told, and stored in the file's metadata."""
     if output.exists() and not force:
         raise OptimizerError(f"{output} exists. Choose another name, or overwrite it with --force")
     if not output.parent.is_dir():
         raise OptimizerError(f"no folder {output.parent}. Create it first")
-    format_found = find_importer(source, format_name).name
+    files = [path for given in source for path in files_of(given)]
+    format_found = find_importer(files[0], format_name).name
     counter = TokenCounter(tokenizer) if tokenizer else None
-    workload = import_workload(source, format=format_found, tokenizer=counter)
+    workload = import_workload(files, format=format_found, tokenizer=counter)
     metadata = workload.metadata.model_copy(
         update={"name": name or output.stem, "model": str(model) if model else workload.metadata.model}
     )

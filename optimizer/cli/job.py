@@ -14,7 +14,7 @@ from typing import NamedTuple
 from engine.config import EngineConfig, load_engine_config
 from optimizer.candidate import space_around
 from optimizer.cli.budget import Budget
-from optimizer.cli.model_folder import find_draft, find_model
+from optimizer.cli.model_folder import find_beside, find_model
 from optimizer.errors import OptimizerError
 from optimizer.objective import parse_objective
 from optimizer.placement import plan_placement
@@ -40,6 +40,8 @@ class Wishes:
     slos: tuple[str, ...]
     model: Path | None
     draft: Path | None
+    medusa: Path | None
+    eagle: Path | None
     engine: str
     space: str | None
     base: Path | None
@@ -118,8 +120,9 @@ def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
 def _space(wishes: Wishes, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
     space = load_search_space(wishes.space or wishes.engine)
     cores = plan_placement().engine_cores
-    draft = find_draft(wishes.draft, base.model)
-    resolved = space.resolve({"draft": draft, "cores": len(cores) if cores else None})
+    given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle}
+    folders = {name: find_beside(name, folder, base.model) for name, folder in given.items()}
+    resolved = space.resolve({**folders, "cores": len(cores) if cores else None})
     return space_around(resolved.space, base), resolved.notes
 
 

@@ -1,4 +1,4 @@
-"""Where the model and its draft are: what the user said, else what the workload says.
+"""Where the model, its draft and its heads are: what the user said, else what the workload says.
 
 Does not read weights: `Backend.check` does that part.
 """
@@ -28,11 +28,11 @@ def find_model(given: Path | None, workload: Workload, workload_path: Path) -> s
     raise OptimizerError(f"the workload's model {named!r} is not a folder here. Give its folder with --model DIR")
 
 
-def find_draft(given: Path | None, model: str) -> str | None:
-    """`--draft`, else a folder `draft` beside the model's, else None."""
+def find_beside(name: str, given: Path | None, model: str) -> str | None:
+    """The folder given (`--draft`, `--medusa`, `--eagle`), else one called `name` beside the model's, else None."""
     if given is not None:
         return _existing(given)
-    sibling = Path(model).parent / "draft"
+    sibling = Path(model).parent / name
     return _shortest(sibling) if (sibling / "config.json").is_file() else None
 
 

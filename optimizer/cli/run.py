@@ -44,6 +44,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--heldout", type=FILE, help="Later traffic for the final check. Default: the workload's last part.")
 @click.option("--model", type=FOLDER, help="Hugging Face folder. Default: what the workload names.")
 @click.option("--draft", type=FOLDER, help="Draft model's folder. Default: `draft` beside the model.")
+@click.option("--medusa", type=FOLDER, help="Folder of Medusa heads. Default: `medusa` beside the model.")
+@click.option("--eagle", type=FOLDER, help="Folder of an EAGLE head. Default: `eagle` beside the model.")
 @click.option("--engine", default="bundled", show_default=True, help="Which engine serves the candidates.")
 @click.option("--space", metavar="NAME|FILE", help="Search space. Default: the engine's own.")
 @click.option("--base", type=FILE, help="Engine config (YAML) to start from. Default: the engine's defaults.")
@@ -71,7 +73,7 @@ def command(as_json: bool, **options: Any) -> None:
     the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records."""
     wishes = Wishes(**options)
     job = make_job(wishes)
-    backend = make_backend(wishes.engine, plan_placement())
+    backend = make_backend(wishes.engine, plan_placement(), reconfigurable=True)
     _refuse_early(job, backend)
     result, paths = _run(job, backend, wishes.budget, quiet=as_json)
     if as_json:

@@ -1,11 +1,13 @@
 """The bundled engine as a process: the contract, its own refusals, its failures and its end."""
 
 import io
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import openai
@@ -91,6 +93,52 @@ def test_a_speculating_engine_sends_many_tokens_in_an_event_and_counts_them(
     assert len(statistics.accepted_tokens_per_position) == 3
 
 
+def answer_of(server: ProcessServer) -> list[int]:
+    body = {"prompt": [5, 6, 7] * 8, "max_tokens": 24, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    token_ids: list[int] = post(server, "/v1/completions", body)["choices"][0]["token_ids"]
+    return token_ids
+
+
+def test_a_reconfigured_engine_serves_as_one_launched_with_that_config(config: EngineConfig, tmp_path: Path) -> None:
+    ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
+    changes: list[dict[str, object]] = [
+        {"quantization": {"weights": "int4_g32"}},
+        {"dtype": "bfloat16"},
+        {"speculative_config": ngram},
+        {"max_model_len": 64, "max_num_seqs": 4, "enable_prefix_caching": False},
+        {},
+    ]
+    configs = [EngineConfig.model_validate(config.model_dump(mode="json") | change) for change in changes]
+    backend = BundledBackend(reconfigurable=True)
+    with backend.launch(config, log_path=tmp_path / "warm.log") as server:
+        plain = answer_of(server)
+        warm = []
+        for wanted in configs:
+            assert server.reconfigure(wanted)
+            warm.append(answer_of(server))
+            assert server.statistics().generation_tokens == 24, "counters start again"
+        with urllib.request.urlopen(server.base_url + "/v1/models", timeout=10) as answer:
+            assert json.loads(answer.read())["data"][0]["max_model_len"] == 512
+    assert warm[-1] == warm[-2] == warm[2] == plain
+    assert warm[0] != plain
+    for wanted, found in zip(configs[:2], warm, strict=False):
+        with BundledBackend().launch(wanted, log_path=tmp_path / "cold.log") as server:
+            assert answer_of(server) == found
+            assert not server.reconfigure(config), "off unless started with it"
+
+
+def test_what_cannot_be_reconfigured_leaves_the_engine_as_it_was(config: EngineConfig, tmp_path: Path) -> None:
+    with BundledBackend(reconfigurable=True).launch(config, log_path=tmp_path / "engine.log") as server:
+        before = answer_of(server)
+        for change in (
+            {"model": str(tmp_path)},
+            {"kv_cache_memory_bytes": 1000},
+            {"speculative_config": {"method": "eagle", "num_speculative_tokens": 2, "model": str(tmp_path)}},
+        ):
+            assert not server.reconfigure(EngineConfig.model_validate(config.model_dump(mode="json") | change))
+            assert answer_of(server) == before
+
+
 def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]]:
     config = EngineConfig.model_validate({"model": str(tiny_model), **fields})
     return [(refusal.kind, refusal.reason) for refusal in BundledBackend().check(config)]
@@ -119,6 +167,28 @@ def test_a_config_that_cannot_run_is_refused_with_the_reason(
     [(found, reason)] = refusals(tiny_model, **fields)
     assert found is kind
     assert words in reason
+
+
+def test_medusa_heads_must_exist_fit_the_model_and_be_as_many_as_asked_for(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "heads"
+
+    def speculating(number: int) -> list[tuple[FailureKind, str]]:
+        speculation = {"method": "medusa", "num_speculative_tokens": number, "model": str(folder)}
+        return refusals(tiny_model, speculative_config=speculation)
+
+    [(kind, reason)] = speculating(2)
+    assert kind is FailureKind.BAD_CHECKPOINT
+    assert reason.startswith("the heads: heads folder")
+    shape = json.loads((tiny_model / "config.json").read_text())
+    config = {"model_type": "medusa", "num_heads": 2, "hidden_size": 64, "vocab_size": shape["vocab_size"]}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "no *.safetensors" in speculating(2)[0][1]
+    (folder / "model.safetensors").touch()
+    assert speculating(2) == []
+    assert speculating(3)[0][1].endswith(f"{folder} has 2")
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    assert "belong to the model they were trained on" in speculating(2)[0][1]
 
 
 def test_a_draft_must_exist_and_share_vocabulary_and_length(tiny_model: Path, tmp_path: Path) -> None:

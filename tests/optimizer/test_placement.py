@@ -26,8 +26,8 @@ def test_nothing_is_pinned_without_a_plan() -> None:
 
 @pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
 def test_the_pin_holds_inside_and_is_gone_outside() -> None:
-    before = os.sched_getaffinity(0)
+    before = os.sched_getaffinity(0), os.sched_getscheduler(0)
     placement = plan_placement()
     with placement.client_pinned():
         assert os.sched_getaffinity(0) == set(placement.client_cores or ())
-    assert os.sched_getaffinity(0) == before
+    assert (os.sched_getaffinity(0), os.sched_getscheduler(0)) == before

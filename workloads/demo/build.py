@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("workloads/demo"))
     parser.add_argument("--tokenizer", type=Path, default=Path(MODEL) / "tokenizer.json")
-    parser.add_argument("--requests-per-s", type=float, default=44.0)
+    parser.add_argument("--requests-per-s", type=float, default=TrafficShape.requests_per_s)
     parser.add_argument("--train-s", type=float, default=60.0)
     parser.add_argument("--heldout-s", type=float, default=45.0)
     parser.add_argument("--seed", type=int, default=7)

@@ -15,7 +15,7 @@ MEAN_TURNS: Mapping[TaskName, float] = {"edit": 1.25, "extraction": 1.8, "table"
 class TrafficShape:
     """Calm and burst phases of exponential length; in a burst sessions start ``burst_factor`` times as often."""
 
-    requests_per_s: float = 44.0
+    requests_per_s: float = 30.0
     burst_factor: float = 2.0
     calm_s: float = 2.4
     burst_s: float = 1.0

@@ -6,7 +6,7 @@ Knows nothing of replays.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +14,24 @@ import pyarrow.compute as pc
 
 from workloads.columns import table_from_requests
 from workloads.errors import WorkloadError
+from workloads.importers.agent_sessions import AgentSessionsImporter
+from workloads.importers.aiperf import AiperfImporter
 from workloads.importers.azure import AzureImporter
-from workloads.importers.importer import Imported, Importer
+from workloads.importers.bailian import BailianImporter
+from workloads.importers.baseten import BasetenImporter
+from workloads.importers.burstgpt import BurstGptImporter
+from workloads.importers.fine_tuning import FineTuningImporter
+from workloads.importers.guidellm import GuideLLMImporter
+from workloads.importers.importer import Imported, Importer, ManyFilesImporter
+from workloads.importers.langfuse import LangfuseImporter
+from workloads.importers.litellm import LiteLLMImporter
+from workloads.importers.mooncake import MooncakeImporter
+from workloads.importers.openai_batch import OpenAIBatchImporter
 from workloads.importers.openai_pairs import OpenAIPairsImporter
+from workloads.importers.otel_spans import OtelSpansImporter
+from workloads.importers.sharegpt import ShareGptImporter
+from workloads.importers.timed_trace import TimedTraceImporter
+from workloads.importers.vidur import VidurImporter
 from workloads.importers.vllm_custom import VllmCustomImporter
 from workloads.metadata import Converter
 from workloads.request import Request
@@ -28,9 +43,25 @@ IMPORTERS: Mapping[str, Importer] = {
     "azure": AzureImporter(),
     "vllm-custom": VllmCustomImporter(),
     "openai-pairs": OpenAIPairsImporter(),
+    "mooncake": MooncakeImporter(),
+    "qwen-bailian": BailianImporter(),
+    "burstgpt": BurstGptImporter(),
+    "vidur": VidurImporter(),
+    "vllm-timed-trace": TimedTraceImporter(),
+    "agent-sessions": AgentSessionsImporter(),
+    "otel": OtelSpansImporter(),
+    "litellm": LiteLLMImporter(),
+    "langfuse": LangfuseImporter(),
+    "sharegpt": ShareGptImporter(),
+    "fine-tuning": FineTuningImporter(),
+    "openai-batch": OpenAIBatchImporter(),
+    "aiperf": AiperfImporter(),
+    "baseten": BasetenImporter(),
+    "guidellm": GuideLLMImporter(),
 }
 
 _BATCH_ROWS = 65_536
+_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
 def find_importer(path: Path, name: str = "auto") -> Importer:
@@ -53,20 +84,50 @@ def find_importer(path: Path, name: str = "auto") -> Importer:
     return found[0]
 
 
-def import_workload(path: Path | str, *, format: str = "auto", tokenizer: TokenCounter | None = None) -> Workload:
-    """Read a foreign file as a workload; what was lost is in its metadata.
+def files_of(source: Path) -> list[Path]:
+    """A file as it is; a folder's JSON, JSON Lines, CSV and parquet files, by name.
+
+    Raises:
+        WorkloadError: a folder without any.
+    """
+    if not source.is_dir():
+        return [source]
+    found = sorted(path for path in source.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    if not found:
+        raise WorkloadError(f"no trace or log file in {source}", fix="Give the path of a trace or log file")
+    return found
+
+
+def import_workload(
+    paths: Path | str | Sequence[Path], *, format: str = "auto", tokenizer: TokenCounter | None = None
+) -> Workload:
+    """Read a foreign file, or several that make one workload; what was lost is in its metadata.
 
     Args:
+        paths: a file, a folder, or files.
         tokenizer: counts tokens where the format has text and no counts.
 
     Raises:
         WorkloadError: see `find_importer` and `Importer.read`.
     """
-    path = Path(path)
-    imported = find_importer(path, format).read(path, tokenizer=tokenizer)
+    files = files_of(Path(paths)) if isinstance(paths, Path | str) else list(paths)
+    imported = _imported(files, find_importer(files[0], format), tokenizer)
+    path = files[0] if len(files) == 1 else files[0].parent
     table = _from_zero(_table(imported))
     update = {"losses": (*imported.metadata.losses, *imported.losses), "converter": _converter()}
     return Workload(table, imported.metadata.model_copy(update=update), where=str(path))
+
+
+def _imported(files: Sequence[Path], importer: Importer, tokenizer: TokenCounter | None) -> Imported:
+    if len(files) == 1:
+        return importer.read(files[0], tokenizer=tokenizer)
+    if not isinstance(importer, ManyFilesImporter):
+        fix = "Import the files one by one"
+        raise WorkloadError(f"a workload of format {importer.name} is one file, not {len(files)}", fix=fix)
+    for path in files:
+        if not path.is_file():
+            raise WorkloadError(f"no file {path}", fix="Give the path of a trace or log file")
+    return importer.read_all(files, tokenizer=tokenizer)
 
 
 def _table(imported: Imported) -> pa.Table:

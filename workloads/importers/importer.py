@@ -6,10 +6,10 @@ Does not know the members (`__init__.py`) or how workloads are written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from workloads.metadata import Source, SourceFile, WorkloadMetadata
 from workloads.request import Request
@@ -49,8 +49,27 @@ class Importer(Protocol):
         ...
 
 
-def source_of(path: Path, name: str, *, license: str | None = None, citation: str | None = None) -> Source:
-    """Where the rows come from, with the file's sha256."""
+@runtime_checkable
+class ManyFilesImporter(Importer, Protocol):
+    """Reads a format in which several files make one workload (a file a session; requests and answers apart)."""
+
+    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:
+        """As `read`, from all the files together.
+
+        Raises:
+            WorkloadError: as `read`, and files that do not belong together.
+        """
+        ...
+
+
+def source_of(
+    paths: Path | Sequence[Path], name: str, *, license: str | None = None, citation: str | None = None
+) -> Source:
+    """Where the rows come from, with each file's sha256."""
+    files = tuple(_source_file(path) for path in ([paths] if isinstance(paths, Path) else paths))
+    return Source(format=name, files=files, license=license, citation=citation)
+
+
+def _source_file(path: Path) -> SourceFile:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(format=name, files=(SourceFile(name=path.name, sha256=digest),), license=license, citation=citation)
+        return SourceFile(name=path.name, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.guidellm import MARKS
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.json_lines import count_in, first_object, json_lines
 from workloads.metadata import WorkloadMetadata
@@ -26,7 +27,7 @@ class VllmCustomImporter:
 
     def recognises(self, path: Path) -> bool:
         first = first_object(path)
-        return first is not None and isinstance(first.get("prompt"), str) and "request" not in first
+        return first is not None and isinstance(first.get("prompt"), str) and not {"request", *MARKS} & first.keys()
 
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
         metadata = WorkloadMetadata(

@@ -306,10 +306,11 @@ struct Shape {
   int qk_norm;
 };
 
-// Packed tokens of S sequences; `tables` is [S, table_width].
+// Packed tokens of S sequences; `tables` is [S, table_width]; `inputs` [num_tokens, hidden] replace embeddings, or null.
 struct Batch {
   int num_tokens, num_sequences, table_width;
   const int64_t *ids, *positions, *slots, *starts, *lengths, *tables;
+  const void* inputs;
 };
 
 struct Decoder {
@@ -368,14 +369,14 @@ struct PagedDecoder : Decoder {
   }
 
   void set_norms(int layer, const float* input, const float* post, const float* qk) override {
-    layers[layer].input_norm.assign(input, input + s.hidden);
+    if (input) layers[layer].input_norm.assign(input, input + s.hidden);
     layers[layer].post_norm.assign(post, post + s.hidden);
     if (qk) layers[layer].qk_norm.assign(qk, qk + (s.num_heads + s.num_kv_heads) * s.head_dim);
   }
 
   void set_ends(const void* table, const float* norm, const float* c, const float* sn) override {
     embedding = static_cast<const T*>(table), cosines = c, sines = sn;
-    final_norm.assign(norm, norm + s.hidden);
+    if (norm) final_norm.assign(norm, norm + s.hidden);
   }
 
   // Keys of 16 positions lie side by side, so that one product gives 16 scores.
@@ -588,15 +589,23 @@ struct PagedDecoder : Decoder {
       product(linear, a, lda, n, c, ldc, add, worker, room.weights);
       meet(worker);
     };
-    mine([&](size_t i) {
+    auto norm = [&](T* to, const float* from, const std::vector<float>& gains) {  // without gains: rounded alone
+      if (!gains.empty()) return rms_norm(to, from, gains.data(), s.hidden, s.eps);
       for (int j = 0; j < s.hidden; j += LANES) {
         __mmask16 m = first_lanes(s.hidden - j);
-        Number<float>::narrow(x + i * s.hidden + j, N::widen(embedding + batch.ids[i] * s.hidden + j, m), m);
+        N::narrow(to + j, Number<float>::widen(from + j, m), m);
+      }
+    };
+    mine([&](size_t i) {
+      const T* from = batch.inputs ? static_cast<const T*>(batch.inputs) + i * s.hidden : embedding + batch.ids[i] * s.hidden;
+      for (int j = 0; j < s.hidden; j += LANES) {
+        __mmask16 m = first_lanes(s.hidden - j);
+        Number<float>::narrow(x + i * s.hidden + j, N::widen(from + j, m), m);
       }
     });
     for (int l = 0; l < s.num_layers; l++) {
       Layer& layer = layers[l];
-      mine([&](size_t i) { rms_norm(z + i * s.hidden, x + i * s.hidden, layer.input_norm.data(), s.hidden, s.eps); });
+      mine([&](size_t i) { norm(z + i * s.hidden, x + i * s.hidden, layer.input_norm); });
       times(layer.qkv, z, s.hidden, y, qkv_size, false);
       mine([&](size_t i) { place_token(layer, y + i * qkv_size, batch.positions[i], batch.slots[i], queries.data + i * q_size, room); });
       attend(batch, firsts, l, room);
@@ -607,7 +616,7 @@ struct PagedDecoder : Decoder {
       mine([&](size_t i) { swiglu(z + i * s.intermediate, y + i * 2 * s.intermediate, y + (2 * i + 1) * s.intermediate, s.intermediate); });
       times(layer.down, z, s.intermediate, x, s.hidden, true);
     }
-    mine([&](size_t i) { rms_norm(hidden + i * s.hidden, x + i * s.hidden, final_norm.data(), s.hidden, s.eps); });
+    mine([&](size_t i) { norm(hidden + i * s.hidden, x + i * s.hidden, final_norm); });
   }
 
   void logits(const void* hidden, int rows, float* out) override {

@@ -38,7 +38,7 @@ class _Shape(ctypes.Structure):
 class _Batch(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("num_tokens", "num_sequences", "table_width")),
-        *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "starts", "lengths", "tables")),
+        *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "starts", "lengths", "tables", "inputs")),
     )
 
 
@@ -69,9 +69,14 @@ class FusedModel:
         if getattr(self, "_decoder", None):
             self._library.fused_free(self._decoder)
 
-    def forward(self, spans: Seq[Span]) -> Forward:
-        """Write the spans' keys and values and return their hidden states."""
+    def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward:
+        """Write the spans' keys and values and return their hidden states.
+
+        Args:
+            inputs: [N, hidden] in place of the packed tokens' embeddings.
+        """
         batch = pack(spans, self.block_size, self.device)
+        inputs = None if inputs is None else inputs.contiguous()
         hidden = torch.empty(len(batch.token_ids), self._hidden_size, dtype=self.dtype)
         columns = (batch.token_ids, batch.positions, batch.slots)
         rows = (batch.starts, batch.lengths, batch.block_tables)
@@ -81,6 +86,7 @@ class FusedModel:
             batch.block_tables.shape[1],
             *(column.data_ptr() for column in columns),
             *(row.ctypes.data for row in rows),
+            None if inputs is None else inputs.data_ptr(),
         )
         self._library.fused_forward(self._decoder, ctypes.byref(packed), ctypes.c_void_p(hidden.data_ptr()))
         return Forward(batch, hidden)
@@ -96,9 +102,9 @@ class FusedModel:
         for number, layer in enumerate(decoder.layers):
             assert isinstance(layer, DecoderLayer)
             attention, mlp = layer.self_attn, layer.mlp
-            norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+            norms = (layer.input_layernorm, layer.post_attention_layernorm)
             qk = None if attention.qk_norm is None else attention.qk_norm.weight.float().contiguous()
-            floats = [norm.float().contiguous() for norm in norms]
+            floats = [_norm(norm) for norm in norms]
             self._library.fused_set_norms(self._decoder, number, *_pointers(*floats, qk))
             self._set_linear(number, _QKV, attention.qkv_proj)
             self._set_linear(number, _O, attention.o_proj)
@@ -156,12 +162,17 @@ def _shape(config: ModelConfig, num_blocks: int, block_size: int) -> _Shape:
     )
 
 
-def _ends(model: LoadedModel, max_positions: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _norm(module: nn.Module) -> Tensor | None:
+    """Gains [H] in float32; None where a model has no norm in this place."""
+    return None if isinstance(module, nn.Identity) else module.get_parameter("weight").float().contiguous()
+
+
+def _ends(model: LoadedModel, max_positions: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Embedding [V, H], final norm [H], cosines and sines [P, D / 2] in float32."""
     frequencies = rotary_frequencies(model.config.rope, model.config.head_dim)
     angles = torch.from_numpy(np.arange(max_positions, dtype=np.float32)).outer(frequencies)
     embedding = model.decoder.embed_tokens.weight.contiguous()
-    return embedding, model.decoder.norm.weight.float().contiguous(), angles.cos(), angles.sin()
+    return embedding, _norm(model.decoder.norm), angles.cos(), angles.sin()
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:

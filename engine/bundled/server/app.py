@@ -28,13 +28,16 @@ from engine.bundled.server.errors import (
     refusal_response,
     wrong_method_response,
 )
+from engine.bundled.server.reconfiguration import Reconfiguration
 from engine.bundled.server.request_metrics import CONTENT_TYPE
 from engine.bundled.server.served_model import ServedModel
 from engine.bundled.server.tokenization import Tokenization
 from engine.bundled.step_log import to_parquet
 
 
-def make_app(model: ServedModel, *, api_key: str | None = None) -> ASGIApp:
+def make_app(
+    model: ServedModel, *, api_key: str | None = None, reconfiguration: Reconfiguration | None = None
+) -> ASGIApp:
     """Everything one engine process serves."""
     status, tokenization = _Status(model), Tokenization(model)
     routes = [
@@ -48,6 +51,8 @@ def make_app(model: ServedModel, *, api_key: str | None = None) -> ASGIApp:
         Route("/tokenize", tokenization.tokenize, methods=["POST"]),
         Route("/detokenize", tokenization.detokenize, methods=["POST"]),
     ]
+    if reconfiguration is not None:
+        routes.append(Route("/reconfigure", reconfiguration.handle, methods=["POST"]))
     return Starlette(
         routes=routes,
         middleware=[Middleware(_KeyCheck, api_key=api_key)] if api_key else [],

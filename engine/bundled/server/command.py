@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -25,6 +26,7 @@ from engine.bundled.server.engine_thread import EngineThread
 from engine.bundled.server.errors import ShuttingDownError
 from engine.bundled.server.http_server import GRACE_S, HttpServer, listen, make_http_server
 from engine.bundled.server.parent_death import signal_on_parent_death
+from engine.bundled.server.reconfiguration import MakeEngine, Reconfiguration
 from engine.bundled.server.served_model import ServedModel
 from engine.bundled.server.start_failure import PortError, failure_kind, report
 from engine.config import ConfigError, EngineConfig, load_engine_config
@@ -42,6 +44,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--served-model-name", help="what requests name as model; default: the model folder's name")
     parser.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
     parser.add_argument("--parent-pid", type=int, help="die with this process")
+    parser.add_argument("--allow-reconfigure", action="store_true", help="POST /reconfigure takes another config")
     parser.add_argument("--cpus", metavar="LIST", help="run on these CPUs only, e.g. 0 or 0,2")
     return parser.parse_args(argv)
 
@@ -79,7 +82,12 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
     from engine.bundled.llm_engine import LLMEngine  # torch: seconds
 
     begin = time.perf_counter()
-    thread = EngineThread(lambda: LLMEngine(config))
+    make_engine: MakeEngine = LLMEngine
+    if options.allow_reconfigure:
+        from engine.bundled.resident import ResidentModel
+
+        make_engine = partial(LLMEngine, resident=ResidentModel())
+    thread = EngineThread(lambda: make_engine(config))
     engine = await thread.start()
     model = ServedModel(
         name=options.served_model_name or Path(config.model).name,
@@ -88,7 +96,9 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
         vocab_size=engine.vocab_size,
         thread=thread,
     )
-    server = make_http_server(make_app(model, api_key=_api_key(options.api_key_env)))
+    reconfiguration = Reconfiguration(model, config, make_engine) if options.allow_reconfigure else None
+    app = make_app(model, api_key=_api_key(options.api_key_env), reconfiguration=reconfiguration)
+    server = make_http_server(app)
     _end_well(server, thread)
     _say(f"serving {model.name} on {options.host}:{options.port}, loaded in {time.perf_counter() - begin:.2f} s")
     await server.serve([listener])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from engine.bundled.errors import RequestError
 from engine.bundled.outputs import RequestOutput
 from engine.bundled.sampling_params import SamplingParams
-from engine.bundled.server.errors import EngineStoppedError, ShuttingDownError
+from engine.bundled.server.errors import ApiError, EngineStoppedError, ShuttingDownError
 
 if TYPE_CHECKING:
     from engine.bundled.llm_engine import LLMEngine
@@ -42,6 +42,7 @@ class EngineThread:
 
     def __init__(self, make_engine: Callable[[], LLMEngine]) -> None:
         self._make_engine = make_engine
+        self._engine: LLMEngine | None = None  # the engine thread's own
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._sinks: dict[str, Sink] = {}
         self._calls: set[asyncio.Future[Any]] = set()
@@ -104,6 +105,27 @@ class EngineThread:
         self._commands.put(run)
         return await future
 
+    async def replace(self, make_engine: Callable[[], LLMEngine], *, restore: Callable[[], LLMEngine]) -> LLMEngine:
+        """Close the engine and go on with another; when that cannot be made, with what `restore` makes.
+
+        Raises:
+            ApiError: requests are running.
+            EngineStoppedError: there is no engine any more.
+        """
+
+        def swap(engine: LLMEngine) -> LLMEngine:
+            if engine.has_unfinished():
+                raise ApiError("requests are running: reconfigure when the server is idle", status=409)
+            engine.close()
+            try:
+                self._engine = make_engine()
+            except Exception:
+                self._engine = restore()
+                raise
+            return self._engine
+
+        return await self.call(swap)
+
     def fail_all(self, error: Exception) -> None:
         """End every request in flight with this error."""
         for request_id, sink in list(self._sinks.items()):
@@ -120,27 +142,28 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            engine = self._make_engine()
+            self._engine = self._make_engine()
         except BaseException as error:
             self._post(_set_exception, self._started, error)
             return
-        self._post(_set_result, self._started, engine)
+        self._post(_set_result, self._started, self._engine)
         try:
             while not self._stopping:
-                self._run_commands(engine)
-                if engine.has_unfinished() and (outputs := engine.step()):
+                self._run_commands()
+                if self._engine.has_unfinished() and (outputs := self._engine.step()):
                     self._post(self._deliver, outputs)
         except BaseException as error:
             logger.exception("the engine thread died")
             self._post(self._die, error)
 
-    def _run_commands(self, engine: LLMEngine) -> None:
-        """Every command that waits; with nothing to step, sleep until one comes."""
-        if not engine.has_unfinished():
-            self._commands.get()(engine)
+    def _run_commands(self) -> None:
+        """Every command that waits; with nothing to step, sleep until one comes. A command may replace the engine."""
+        assert self._engine is not None
+        if not self._engine.has_unfinished():
+            self._commands.get()(self._engine)
         with contextlib.suppress(queue.Empty):
             while True:
-                self._commands.get_nowait()(engine)
+                self._commands.get_nowait()(self._engine)
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell

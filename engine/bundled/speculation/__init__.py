@@ -1,27 +1,31 @@
 """Speculation: proposers draft tokens, the target verifies them in one pass, rejection keeps it exact.
 
-`PROPOSERS` maps `speculative_config.method` to how its proposer is made.
+`PROPOSERS` maps `speculative_config.method` to how its proposer is made, from what `loading.py` has read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from engine.bundled.head_loader import EagleInput, MedusaHeads
 from engine.bundled.paged_model import Model
 from engine.bundled.speculation.draft import Draft, Proposer
 from engine.bundled.speculation.draft_model import DraftModelProposer
+from engine.bundled.speculation.eagle import EagleProposer
+from engine.bundled.speculation.medusa import MedusaProposer
 from engine.bundled.speculation.ngram import NgramProposer
+from engine.bundled.speculation.parts import DraftParts, load_draft_parts
 from engine.bundled.speculation.suffix import SuffixProposer
-from engine.config import SpeculativeConfig
+from engine.config import EngineConfig, SpeculativeConfig
 
-__all__ = ["PROPOSERS", "Draft", "Proposer"]
+__all__ = ["Draft", "DraftParts", "Proposer", "load_draft_parts", "make_proposer"]
 
 
-def _ngram(config: SpeculativeConfig, _model: Model | None) -> Proposer:
+def _ngram(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None, _block_size: int) -> Proposer:
     return NgramProposer(min_ngram=config.prompt_lookup_min, max_ngram=config.prompt_lookup_max)
 
 
-def _suffix(config: SpeculativeConfig, _model: Model | None) -> Proposer:
+def _suffix(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None, _block_size: int) -> Proposer:
     return SuffixProposer(
         max_depth=config.suffix_decoding_max_tree_depth,
         max_requests=config.suffix_decoding_max_cached_requests,
@@ -30,13 +34,34 @@ def _suffix(config: SpeculativeConfig, _model: Model | None) -> Proposer:
     )
 
 
-def _draft_model(_config: SpeculativeConfig, model: Model | None) -> Proposer:
-    assert model is not None, "the engine loads the draft's folder"
+def _draft_model(_config: SpeculativeConfig, _parts: DraftParts, model: Model | None, _block_size: int) -> Proposer:
+    assert model is not None, "the engine pages the draft"
     return DraftModelProposer(model)
 
 
-PROPOSERS: dict[str, Callable[[SpeculativeConfig, Model | None], Proposer]] = {
+def _medusa(_config: SpeculativeConfig, parts: DraftParts, _model: Model | None, _block_size: int) -> Proposer:
+    assert isinstance(parts.heads, MedusaHeads)
+    return MedusaProposer(parts.heads)
+
+
+def _eagle(_config: SpeculativeConfig, parts: DraftParts, model: Model | None, block_size: int) -> Proposer:
+    assert isinstance(parts.heads, EagleInput)
+    assert model is not None, "the engine pages the head's layer"
+    return EagleProposer(model, parts.heads, block_size=block_size)
+
+
+PROPOSERS: dict[str, Callable[[SpeculativeConfig, DraftParts, Model | None, int], Proposer]] = {
     "ngram": _ngram,
     "suffix": _suffix,
     "draft_model": _draft_model,
+    "medusa": _medusa,
+    "eagle": _eagle,
 }
+
+
+def make_proposer(config: EngineConfig, parts: DraftParts, model: Model | None) -> Proposer | None:
+    """The proposer that the config asks for; `model` is `parts.paged` with its cache."""
+    speculation = config.speculative_config
+    if speculation is None:
+        return None
+    return PROPOSERS[speculation.method](speculation, parts, model, config.block_size)

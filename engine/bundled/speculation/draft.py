@@ -46,11 +46,12 @@ class Proposer(Protocol):
     """Drafts tokens before each target pass.
 
     Attributes:
-        cache_lag: computed target tokens that this proposer's own cache may lack; blocks are shared that much later.
+        has_cache: whether it keeps keys and values of its own under the target's block tables; it then maintains
+            `sequence.num_draft_computed_tokens`, and blocks are shared once both caches are filled.
         needs_hidden_states: whether `observe` is called with every target pass (Medusa and EAGLE read them).
     """
 
-    cache_lag: ClassVar[int]
+    has_cache: ClassVar[bool]
     needs_hidden_states: ClassVar[bool]
 
     def propose(self, scheduled: Seq[ScheduledSequence]) -> list[Draft]:

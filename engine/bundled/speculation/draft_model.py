@@ -26,7 +26,7 @@ class DraftModelProposer:
     The last of k drafts is proposed but not computed, so after full acceptance the draft lags one token behind.
     """
 
-    cache_lag: ClassVar[int] = 1
+    has_cache: ClassVar[bool] = True
     needs_hidden_states: ClassVar[bool] = False
 
     def __init__(self, model: Model) -> None:

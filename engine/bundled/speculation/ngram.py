@@ -17,7 +17,7 @@ from engine.bundled.speculation.draft import Draft
 class NgramProposer:
     """Continues the latest earlier occurrence of the longest matching suffix."""
 
-    cache_lag: ClassVar[int] = 0
+    has_cache: ClassVar[bool] = False
     needs_hidden_states: ClassVar[bool] = False
 
     def __init__(self, *, min_ngram: int, max_ngram: int) -> None:

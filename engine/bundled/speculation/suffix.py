@@ -40,7 +40,7 @@ class SuffixProposer:
         min_probability: a draft ends before its probability, by the counts, falls below.
     """
 
-    cache_lag: ClassVar[int] = 0
+    has_cache: ClassVar[bool] = False
     needs_hidden_states: ClassVar[bool] = False
 
     def __init__(self, *, max_depth: int, max_requests: int, spec_factor: float, min_probability: float) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from random_models import FAMILIES, VOCAB_SIZE, save_perturbed, save_random_model
+from random_models import (
+    FAMILIES,
+    VOCAB_SIZE,
+    save_eagle_head,
+    save_medusa_heads,
+    save_perturbed,
+    save_random_model,
+)
 
 from engine.bundled.llm_engine import LLMEngine, SamplingParams
 from engine.config import EngineConfig
@@ -59,3 +66,20 @@ def prompts() -> list[list[int]]:
 def plain(make_engine: MakeEngine, prompts: list[list[int]]) -> list[list[int]]:
     """What greedy decoding without speculation says, 32 tokens each."""
     return make_engine().generate(prompts, SamplingParams(max_tokens=32, temperature=0.0))
+
+
+@pytest.fixture(scope="session")
+def medusa_heads(
+    llama: Path, prompts: list[list[int]], plain: list[list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Eight heads that know some of what `llama` says."""
+    said = [prompt + answer for prompt, answer in zip(prompts, plain, strict=True)]
+    return save_medusa_heads(llama, tmp_path_factory.mktemp("heads") / "medusa", said, num_heads=8)
+
+
+@pytest.fixture(scope="session")
+def eagle_head(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head that is sometimes right about `llama`."""
+    return save_eagle_head(
+        llama, tmp_path_factory.mktemp("heads") / "eagle", layer=2, token_share=0.1, feature_share=1.0
+    )

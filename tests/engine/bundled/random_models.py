@@ -1,9 +1,11 @@
 """Random Hugging Face checkpoints of every family, small enough to build in milliseconds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -64,6 +66,60 @@ def save_perturbed(source: Path, folder: Path, *, relative: float) -> Path:
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data += relative * parameter.data.std() * noise
+    model.save_pretrained(folder)
+    return folder
+
+
+def save_medusa_heads(target: Path, folder: Path, sequences: list[list[int]], *, num_heads: int) -> Path:
+    """Heads fitted by ridge regression to what follows in `sequences`, residual layers left at zero."""
+    model = reference(target)
+    hidden, wanted = [], [[] for _ in range(num_heads)]
+    with torch.no_grad():
+        for sequence in sequences:
+            states = model.model(torch.tensor([sequence])).last_hidden_state[0]
+            known = len(sequence) - num_heads - 1
+            hidden.append(states[:known])
+            for k, tokens in enumerate(wanted):
+                tokens += sequence[k + 2 : k + 2 + known]
+    x, size, vocab_size = torch.cat(hidden), model.config.hidden_size, model.config.vocab_size
+    gram = x.T @ x + 10.0 * torch.eye(size)
+    tensors = {f"blocks.{k}.layers.0.weight": torch.zeros(size, size) for k in range(num_heads)}
+    for k, tokens in enumerate(wanted):
+        one_hot = torch.nn.functional.one_hot(torch.tensor(tokens), vocab_size).float()
+        tensors[f"lm_heads.{k}.weight"] = torch.linalg.solve(gram, x.T @ one_hot).T.contiguous()
+    config = {"model_type": "medusa", "hidden_size": size, "vocab_size": vocab_size, "num_heads": num_heads}
+    return _write(folder, config, tensors)
+
+
+def save_eagle_head(target: Path, folder: Path, *, layer: int, token_share: float, feature_share: float) -> Path:
+    """The target's layer, fed with a mix of embedding and feature."""
+    weights, size = reference(target).state_dict(), reference(target).config.hidden_size
+    prefix = f"model.layers.{layer}."
+    tensors = {
+        f"layers.0.{name.removeprefix(prefix)}": tensor.clone()
+        for name, tensor in weights.items()
+        if name.startswith(prefix) and "input_layernorm" not in name
+    }
+    tensors["fc.weight"] = torch.cat((token_share * torch.eye(size), feature_share * torch.eye(size)), 1)
+    config = json.loads((target / "config.json").read_text()) | {"num_hidden_layers": 1}
+    return _write(folder, config, tensors)
+
+
+def _write(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def save_transparent_model(folder: Path) -> Path:
+    """One layer whose norms change no choice: embeddings of unit size, gains of one."""
+    model = reference(save_random_model(folder, num_hidden_layers=1, rms_norm_eps=1e-12))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data.fill_(1.0)
+    table = model.get_input_embeddings().weight.data
+    table *= table.square().mean(-1, keepdim=True).rsqrt()
     model.save_pretrained(folder)
     return folder
 

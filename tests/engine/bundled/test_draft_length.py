@@ -78,7 +78,7 @@ def test_drafting_passes_shorten_a_draft_models_drafts() -> None:
 
 
 def test_what_a_seed_draws_does_not_depend_on_the_clock() -> None:
-    length, drawn = AdaptiveLength(drafts_cost_passes=True), sequence(temperature=1.0)
+    length, drawn = AdaptiveLength(drafts_cost_passes=True, drafts_are_drawn=True), sequence(temperature=1.0)
     learn(length, [sequence()], kept=1.0, base_s=1e-3, token_s=1e-6)
     assert length.of(drawn) == FIXED_FOR_DRAWN
 

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 import torch
 from proposer_contract import BLOCK_BYTES, ProposerContract
-from random_models import save_perturbed, save_random_model
+from random_models import (
+    save_eagle_head,
+    save_perturbed,
+    save_random_model,
+    save_transparent_model,
+)
 from scipy import stats
 
-from engine.bundled.llm_engine import LLMEngine, SamplingParams, UnsupportedError
+from engine.bundled.batch import Span
+from engine.bundled.llm_engine import CheckpointError, LLMEngine, SamplingParams, UnsupportedError
 from engine.bundled.sampling import DrawRows
+from engine.bundled.sequence import Sequence
 from engine.bundled.speculation import Draft
+from engine.bundled.speculation.eagle import EagleProposer
 from engine.bundled.speculation.ngram import NgramProposer, _NgramIndex
 from engine.bundled.speculation.rejection import verify
 from engine.bundled.speculation.suffix import PastOutputs, TokenHistory
@@ -84,6 +92,88 @@ class TestDraftModel(ProposerContract):
         other = save_random_model(tmp_path / "other", vocab_size=50)
         with pytest.raises(UnsupportedError, match="vocabulary"):
             make_engine(speculative_config={"method": "draft_model", "num_speculative_tokens": 2, "model": str(other)})
+
+
+class TestMedusa(DeterministicProposerContract):
+    @pytest.fixture
+    def speculative_config(self, medusa_heads: Path) -> dict[str, Any]:
+        return {"method": "medusa", "num_speculative_tokens": 3, "model": str(medusa_heads)}
+
+    def test_more_tokens_than_heads_are_refused(
+        self, make_engine: MakeEngine, speculative_config: dict[str, Any]
+    ) -> None:
+        with pytest.raises(UnsupportedError, match="has 8 Medusa heads"):
+            make_engine(speculative_config=speculative_config | {"num_speculative_tokens": 9})
+
+    def test_heads_of_another_model_are_refused(
+        self, make_engine: MakeEngine, tmp_path: Path, speculative_config: dict[str, Any]
+    ) -> None:
+        other = save_random_model(tmp_path / "other", hidden_size=128)
+        with pytest.raises(CheckpointError, match="belong to the model"):
+            make_engine(model=str(other), speculative_config=speculative_config)
+
+
+class TestEagle(DeterministicProposerContract):
+    bytes_per_block = BLOCK_BYTES + BLOCK_BYTES // 3
+
+    @pytest.fixture
+    def speculative_config(self, eagle_head: Path) -> dict[str, Any]:
+        return {"method": "eagle", "num_speculative_tokens": 3, "model": str(eagle_head)}
+
+    def test_the_targets_own_layer_is_always_accepted(
+        self, make_engine: MakeEngine, prompts: list[list[int]], tmp_path: Path
+    ) -> None:
+        """Its cache must then hold every accepted token: any gap would show as a rejection."""
+        target = save_transparent_model(tmp_path / "target")
+        head = save_eagle_head(target, tmp_path / "head", layer=0, token_share=1.0, feature_share=0.0)
+        config = {"method": "eagle", "num_speculative_tokens": 3, "model": str(head)}
+        engine = make_engine(model=str(target), speculative_config=config, max_num_batched_tokens=24)
+        engine.generate(prompts + prompts, SamplingParams(max_tokens=33, temperature=0.0))
+        counters = engine.counters()
+        assert counters.num_accepted_tokens >= 0.995 * counters.num_draft_tokens > 0
+        assert counters.prefix_cache_hits > 0
+
+    @pytest.mark.parametrize(
+        "fields", [{"max_num_batched_tokens": 16}, {"enable_prefix_caching": False}, {"enforce_eager": True}], ids=str
+    )
+    def test_features_reach_their_places_however_they_come(
+        self,
+        make_engine: MakeEngine,
+        prompts: list[list[int]],
+        speculative_config: dict[str, Any],
+        fields: dict[str, Any],
+    ) -> None:
+        """What the head reads at a place depends on the tokens alone, not on chunks, cached prefixes or batches."""
+
+        def read(**own: Any) -> dict[tuple[int, ...], torch.Tensor]:
+            engine = make_engine(speculative_config=speculative_config, **own)
+            proposer = engine.runner.proposer
+            assert isinstance(proposer, EagleProposer)
+            found: dict[tuple[int, ...], torch.Tensor] = {}
+            look_up = proposer._features_before
+
+            def recording(sequence: Sequence, span: Span) -> torch.Tensor:
+                rows = look_up(sequence, span)
+                for place, row in enumerate(rows, start=span.start):
+                    prefix = tuple(sequence.token_ids[: place + 1])
+                    assert torch.allclose(row, found.setdefault(prefix, row.clone()), atol=1e-4), "first and cached"
+                return rows
+
+            proposer._features_before = recording  # type: ignore[method-assign]
+            for prompt in (*prompts, *prompts):
+                engine.generate([prompt], SamplingParams(max_tokens=32, temperature=0.0))
+            return found
+
+        found, usual = read(**fields), read()
+        assert found.keys() == usual.keys()
+        assert all(torch.allclose(row, usual[prefix], atol=1e-4) for prefix, row in found.items())
+
+    def test_heads_of_another_model_are_refused(
+        self, make_engine: MakeEngine, tmp_path: Path, speculative_config: dict[str, Any]
+    ) -> None:
+        other = save_random_model(tmp_path / "other", hidden_size=128)
+        with pytest.raises(CheckpointError, match="belong to the model"):
+            make_engine(model=str(other), speculative_config=speculative_config)
 
 
 def test_ngrams_prefer_the_longest_then_the_latest_match() -> None:

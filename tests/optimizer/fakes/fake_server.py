@@ -12,6 +12,7 @@ from aiohttp import web
 from fakes.fake_model import END, FakeModel, decode, encode
 
 from engine.backend import EngineError, EngineStatistics, FailureKind
+from engine.config import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,9 @@ class FakeServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+    def reconfigure(self, config: EngineConfig) -> bool:  # noqa: ARG002
+        return False
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)

@@ -1,0 +1,105 @@
+"""Agent-session traces: one JSON object a session, with lengths, think times and block hashes local to the session.
+
+Does not know text. Does not know when sessions began: `t` counts from each session's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workloads.errors import WorkloadError, line_place
+from workloads.importers.cells import Cells
+from workloads.importers.importer import Imported, source_of
+from workloads.importers.rows import Row, first_row, read_rows
+from workloads.metadata import PrefixHashing, WorkloadMetadata
+from workloads.request import Request, json_text
+from workloads.tokenizer import TokenCounter
+
+_COLUMNS = frozenset(("t", "model", "in", "out", "hash_ids", "stop", "api_time", "think_time", "ttft"))
+_FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+
+
+@dataclass(frozen=True)
+class AgentSessionsImporter:
+    """`{id, block_size, requests: [{t, in, out, hash_ids, api_time, think_time, ...}]}`; subagents are nested."""
+
+    name: str = "agent-sessions"
+
+    def recognises(self, path: Path) -> bool:
+        first = first_row(path)
+        return first is not None and isinstance(first.get("requests"), list) and {"id", "block_size"} <= first.keys()
+
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+        return self.read_all([path], tokenizer=tokenizer)
+
+    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+        sessions = [(path, line, row) for path in paths for line, row in read_rows(path)]
+        timed = len(sessions) == 1
+        sizes: set[Any] = {row.get("block_size") for _, _, row in sessions}
+        if len(sizes) > 1 or not all(type(size) is int and size > 0 for size in sizes):
+            place = line_place(paths[0], 1, "block_size")
+            raise WorkloadError("no one block_size", place=place, fix="Give sessions of one block size > 0")
+        metadata = WorkloadMetadata(
+            name=paths[0].stem if timed else paths[0].parent.name,
+            source=source_of(paths, self.name),
+            time_resolution_s=1.0,
+            prefix=PrefixHashing(block_size=sizes.pop(), scope="session", tail_hashed=False) if sizes else None,
+        )
+        losses = ["tool and system tokens of the session are not told apart in its requests"]
+        if not timed:
+            losses.append("sessions have no common clock: there are no arrivals; replay with a fixed concurrency")
+        requests = (request for place in sessions for request in _Session(*place, timed=timed).requests())
+        return Imported(requests=requests, metadata=metadata, losses=losses)
+
+
+@dataclass(frozen=True)
+class _Session:
+    path: Path
+    line: int
+    row: Row
+    timed: bool
+
+    def requests(self) -> Iterator[Request]:
+        found: list[Request] = []
+        self._chain(self.row.get("requests"), None, None, found)
+        return iter(found)
+
+    def _chain(self, rows: object, agent: str | None, parent: Request | None, found: list[Request]) -> None:
+        """One agent's requests, each waiting for the one before; a subagent's first waits for what called it."""
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            fix = "Give each session a list of request objects"
+            raise WorkloadError("no list of requests", place=line_place(self.path, self.line, "requests"), fix=fix)
+        for row in rows:
+            if isinstance(row.get("requests"), list):
+                name = str(row.get("agent_id") or f"agent-{len(found)}")
+                self._chain(row["requests"], name, parent, found)
+                continue
+            parent = self._request(row, len(found), agent, parent)
+            found.append(parent)
+
+    def _request(self, row: dict[str, Any], number: int, agent: str | None, parent: Request | None) -> Request:
+        cells = Cells(self.path, self.line, row)
+        session = str(self.row.get("id"))
+        rest = {name: value for name, value in row.items() if name not in _COLUMNS}
+        if agent is not None:
+            rest["agent_id"] = agent
+        stop = row.get("stop")
+        return Request(
+            request_id=f"{session}#{number}",
+            arrival_s=cells.number("t", least=0) if self.timed else None,
+            session_id=session,
+            turn=number,
+            parent_ids=(parent.request_id,) if parent else (),
+            think_s=cells.number("think_time", least=0) if parent else None,
+            model=row.get("model"),
+            input_tokens=cells.needed_count("in") or None,
+            output_tokens=cells.needed_count("out"),
+            prefix_hashes=cells.hashes("hash_ids"),
+            finish_reason=_FINISH.get(str(stop), stop),
+            ttft_s=cells.number("ttft", least=0),
+            e2el_s=cells.number("api_time", least=0),
+            extra=json_text(rest),
+        )

@@ -1,0 +1,97 @@
+"""Langfuse observation exports: JSON Lines, JSON, CSV or parquet; `GENERATION` rows are the model calls.
+
+Does not know how calls are linked (`logged_calls.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workloads.importers.cells import Cells, iso_time
+from workloads.importers.importer import Imported, source_of
+from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
+from workloads.importers.openai_shapes import Message, body_fields, reply_text
+from workloads.importers.rows import first_row, parsed, read_rows
+from workloads.metadata import WorkloadMetadata
+from workloads.request import Request
+from workloads.tokenizer import TokenCounter
+
+
+@dataclass(frozen=True)
+class LangfuseImporter:
+    """Rows with `id`, `trace_id`, `type`, `start_time`, `usage_details`, `input`, `output`."""
+
+    name: str = "langfuse"
+
+    def recognises(self, path: Path) -> bool:
+        first = first_row(path)
+        return first is not None and {"id", "trace_id", "type", "start_time"} <= first.keys()
+
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+        losses: list[str] = []
+        rows = [Cells(path, line, row) for line, row in read_rows(path)]
+        calls = [_call(cells) for cells in rows if cells.row.get("type") == "GENERATION"]
+        if len(calls) < len(rows):
+            losses.append(f"{len(rows) - len(calls)} observations are no generations: their time is think time")
+        start = min((call.start_s for call in calls if call.start_s is not None), default=None)
+        metadata = WorkloadMetadata(name=path.stem, source=source_of(path, self.name), start_time=iso_time(start))
+        return Imported(requests=linked(calls, losses), metadata=metadata, losses=losses)
+
+
+def _call(cells: Cells) -> LoggedCall:
+    row = cells.row
+    start, end = cells.stamp("start_time"), cells.stamp("end_time")
+    usage = Cells(cells.path, cells.line, _object(row.get("usage_details")))
+    messages = _messages(parsed(row.get("input")))
+    reply = _reply(parsed(row.get("output")))
+    latency = cells.number("latency", least=0)
+    if latency is None and start is not None and end is not None:
+        latency = max(0.0, end - start)
+    body = _object(row.get("model_parameters")) | {"model": row.get("provided_model_name")}
+    tools = parsed(row.get("tool_definitions"))
+    request = Request(
+        request_id=str(row.get("id") or f"line-{cells.line}"),
+        input_tokens=usage.count("input") or None,
+        output_tokens=usage.count("output"),
+        cached_tokens=usage.count("input_cached_tokens"),
+        messages=kept_messages(messages),
+        response=reply_text(reply) if reply else None,
+        status="error" if row.get("level") == "ERROR" else "ok",
+        ttft_s=cells.number("time_to_first_token", least=0),
+        e2el_s=latency,
+        **body_fields(body | ({"tools": tools} if isinstance(tools, list) and tools else {})),
+    )
+    session = row.get("session_id") or row.get("trace_id")
+    return LoggedCall(
+        request=request,
+        start_s=start,
+        end_s=end,
+        session=str(session) if session else None,
+        messages=messages,
+        reply=reply,
+        reply_text=request.response,
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    found = parsed(value)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _messages(value: object) -> list[Message]:
+    """Langfuse stores whatever was traced: a list of messages, `{"messages": [...]}`, or a plain text."""
+    if isinstance(value, dict):
+        value = value.get("messages")
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    return [item for item in value if isinstance(item, dict) and "role" in item] if isinstance(value, list) else []
+
+
+def _reply(value: object) -> Message | None:
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, str):
+        return {"role": "assistant", "content": value}
+    return {"role": "assistant"} | value if isinstance(value, dict) and "content" in value else None
