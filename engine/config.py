@@ -97,7 +97,7 @@ class EngineConfig(_Frozen):
     """One candidate: a complete, launchable description of an engine."""
 
     model: str
-    engine: Literal["bundled", "vllm"] = "bundled"
+    engine: Literal["bundled", "vllm", "simulated"] = "bundled"
     dtype: Dtype = "auto"
     quantization: Quantization = Quantization()
     speculative_config: SpeculativeConfig | None = None
