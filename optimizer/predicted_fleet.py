@@ -66,12 +66,15 @@ def predict_fleet(
     least = price(capacity, raised, sku=sku, sku_count=sku_count).replicas
     replicas, held = _replicas_of_peaks(replay, serving, least, latency_slos(slos), speed=1 + headroom)
     if replicas > least:
-        capacity = _seen_to_hold(raised, replicas, capacity)
+        capacity = _share_of(raised, replicas, capacity, held=held)
     outcome = _outcome(replay, serving, replicas, speed=1.0)
     cost = price(capacity, load, sku=sku, sku_count=sku_count, replicas=replicas)
     notes = [*capacity.notes]
     if not held:
-        notes.append(f"not even {_MOST_TIMES * least} replicas hold the latency limits at the recorded arrivals")
+        tried = _MOST_TIMES * least
+        notes.append(
+            f"not even {tried} replicas hold the latency limits at the recorded arrivals: {replicas} are priced"
+        )
     if outcome.utilisation.max() >= NEAR_SATURATION:
         busiest = f"{outcome.utilisation.max():.0%}"
         notes.append(f"the busiest replica computes {busiest} of the time: near saturation predictions are worst")
@@ -84,7 +87,7 @@ def _capacity(replay: SimulatedReplay, serving: Serving, slos: tuple[Slo, ...]) 
     try:
         return _as_capacity(predict_capacity(replay, *serving, slos=slos), replay)
     except UnreachableSloError as error:
-        return _as_capacity(predict_capacity(replay, *serving), replay, f"{error}. Priced at saturation")
+        return _as_capacity(predict_capacity(replay, *serving), replay, f"{error}")
 
 
 def _as_capacity(predicted: PredictedCapacity, replay: SimulatedReplay, *notes: str) -> Capacity:
@@ -95,19 +98,27 @@ def _as_capacity(predicted: PredictedCapacity, replay: SimulatedReplay, *notes: 
     return Capacity(tokens_per_second=rate, basis=predicted.basis, notes=(*predicted.notes, *notes))
 
 
-def _seen_to_hold(load: RecordedLoad, replicas: int, mean: Capacity) -> Capacity:
-    """Where peaks and not the mean rate decide: a replica's share of the load, which one replica less did not hold."""
+def _share_of(load: RecordedLoad, replicas: int, mean: Capacity, *, held: bool) -> Capacity:
+    """A replica's share of the load, where peaks and not the mean rate decide: one replica less did not hold it.
+
+    Where no number holds the limits, it is the share at which a server is about half busy.
+    """
     share = load.rate_rps * load.tokens_per_request / replicas
-    high = share * replicas / (replicas - 1)
+    high = share * replicas / (replicas - 1) if held else share
     rate = Estimate(value=share, low=share, high=high, num_samples=mean.tokens_per_second.num_samples)
-    note = "the recorded peaks, not the mean rate, decide how many replicas it takes"
-    return Capacity(tokens_per_second=rate, basis="simulated peaks", notes=(note,))
+    if held:
+        note = "the recorded peaks, not the mean rate, decide how many replicas it takes"
+        return Capacity(tokens_per_second=rate, basis="simulated peaks", notes=(note,))
+    return Capacity(tokens_per_second=rate, basis="simulated half load", notes=mean.notes)
 
 
 def _replicas_of_peaks(
     replay: SimulatedReplay, serving: Serving, least: int, limits: tuple[Slo, ...], *, speed: float
 ) -> tuple[int, bool]:
-    """From `least` on, the fewest that hold the limits (by bisection), and whether any number tried does."""
+    """From `least` on, the fewest that hold the limits (by bisection), and whether any number tried does.
+
+    Twice the least where none does: servers about half busy, whose latencies say what could be reached.
+    """
 
     def hold(replicas: int) -> bool:
         metrics = summarize(replay.arrays(_outcome(replay, serving, replicas, speed=speed)))
@@ -117,7 +128,7 @@ def _replicas_of_peaks(
         return least, True
     too_few, enough = least, _MOST_TIMES * least
     if not hold(enough):
-        return least, False
+        return 2 * least, False
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
         too_few, enough = (too_few, middle) if hold(middle) else (middle, enough)

@@ -5,6 +5,7 @@ Knows neither how they were measured nor how they are told.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -103,6 +104,12 @@ class TrialResult(_Result):
     def feasible(self) -> bool:
         """Measured or predicted, and every SLO and floor met."""
         return self.state is TrialState.COMPLETE and not self.reason and all(o.violation <= 0 for o in self.slos)
+
+
+def known_by(trials: Iterable[TrialResult]) -> str:
+    """How the numbers of complete trials are known: "measured", "predicted", or "tried" where there are both."""
+    found = {trial.provenance for trial in trials if trial.state is TrialState.COMPLETE}
+    return "tried" if len(found) > 1 else next(iter(found), Provenance.MEASURED).value
 
 
 class Comparison(_Result):

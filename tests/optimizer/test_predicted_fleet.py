@@ -61,11 +61,11 @@ def test_a_peak_takes_more_replicas_than_the_mean_load() -> None:
     assert (held.cost.replicas, held.cost.capacity_basis) == (5, "simulated peaks")
 
 
-def test_a_limit_that_no_fleet_meets_is_priced_at_saturation_and_says_so() -> None:
+def test_a_limit_that_no_fleet_meets_is_priced_half_busy_and_says_so() -> None:
     found = fleet(EVEN, "e2el:p95<20ms")
-    assert found.cost.replicas == 3
+    assert (found.cost.replicas, found.cost.capacity_basis) == (6, "simulated half load")
     assert any("an idle server of this config has p95_e2el" in note for note in found.notes)
-    assert "not even 12 replicas hold the latency limits at the recorded arrivals" in found.notes
+    assert "not even 12 replicas hold the latency limits at the recorded arrivals: 6 are priced" in found.notes
 
 
 def test_a_busy_fleet_warns_of_its_own_prediction() -> None:
