@@ -54,7 +54,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--budget",
     type=BudgetType(),
-    help="A time (5m, 2h) or a count (30trials). Default: 5m; simulated: 60trials.",
+    help="A time (5m, 2h) or a count (30trials). Default: 5m; simulated: 40trials.",
 )
 @click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
 @click.option("--sku", default="local", show_default=True, help="The hardware the candidates run on, for its price.")
@@ -95,7 +95,7 @@ def command(as_json: bool, **options: Any) -> None:
         sys.exit(130)
 
 
-_DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "simulated": Budget(trials=60)}
+_DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "simulated": Budget(trials=40)}
 
 
 def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
