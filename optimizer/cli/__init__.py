@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("optimizer.cli.inspect", "Print what is in a workload and which replays it can drive."),
     "import": ("optimizer.cli.import_", "Turn a log you already have into a workload file."),
     "export": ("optimizer.cli.export", "Write a workload for another load generator, to cross-check."),
+    "plan": ("optimizer.cli.plan", "Size fleets for a recorded load on hardware you do not have (predicted)."),
     "ui": ("optimizer.cli.ui", "Compare the trials of all studies in the MLflow UI."),
 }
 

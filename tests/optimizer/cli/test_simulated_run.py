@@ -6,57 +6,26 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
+from simulated_cases import write_model, write_traffic
 
 from optimizer.cli import main
 from optimizer.cli.simulated_job import judged_limits
 from optimizer.errors import OptimizerError
 from optimizer.slo import parse_slos
-from workloads.metadata import Source, WorkloadMetadata
-from workloads.parquet import write_workload
-from workloads.request import Request
 
 Fails = Callable[..., str]
-LLAMA_8B = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(LLAMA_8B))
-    return folder
+    return write_model(tmp_path / "model")
 
 
 @pytest.fixture
 def traffic(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(1)
-    requests = [
-        Request(request_id=f"r{i}", arrival_s=float(t), input_tokens=int(n), output_tokens=int(m), status="ok")
-        for i, (t, n, m) in enumerate(
-            zip(
-                np.cumsum(rng.exponential(0.1, 150)),
-                rng.integers(100, 2000, 150),
-                rng.integers(20, 200, 150),
-                strict=True,
-            )
-        )
-    ]
-    path = tmp_path / "traffic.parquet"
-    write_workload(path, requests, WorkloadMetadata(name="traffic", source=Source(format="test")))
-    return path
+    return write_traffic(tmp_path / "traffic.parquet")
 
 
 @pytest.fixture
@@ -112,7 +81,7 @@ def test_a_list_of_no_skus_says_how_to_write_one(fails: Fails, model: Path) -> N
 
 
 def test_a_model_that_fits_no_sku_is_told_what_it_would_take(fails: Fails, model: Path) -> None:
-    (model / "config.json").write_text(json.dumps(LLAMA_8B | {"num_hidden_layers": 2000}))
+    write_model(model, num_hidden_layers=2000)
     told = fails("--model", model, "--skus", "l4")
     assert "runs on none of these SKUs" in told
     assert "would hold" in told
