@@ -81,7 +81,8 @@ def what_changes(trial: TrialResult, default: TrialResult | None) -> list[str]:
     """One sentence for each setting that is not the default's."""
     if default is None:
         return []
-    return [_change(name, trial, default.config) for name in changed_settings(trial, default)]
+    names = [name for name in changed_settings(trial, default) if name != "hardware.count"]  # told with the split
+    return [_change(name, trial, default.config) for name in names]
 
 
 def _change(name: str, trial: TrialResult, default: EngineConfig) -> str:
@@ -138,6 +139,14 @@ def _batched_tokens(mine: int, theirs: int, _: TrialResult) -> str:
     return f"A step takes at most {mine} tokens instead of {theirs}, so long prompts are read in {size} pieces."
 
 
+def _sku(mine: str, theirs: str, trial: TrialResult) -> str:
+    return f"Each replica runs on {trial.config.hardware.count} x {mine}; the default on {theirs}."
+
+
+def _split(mine: int, theirs: int, _: TrialResult) -> str:
+    return f"Each layer is split over {mine} device{'s' * (mine > 1)} instead of {theirs}."
+
+
 def _prefix_caching(mine: bool, _: object, __: TrialResult) -> str:
     return f"Shared prompt beginnings are {'kept and reused' if mine else 'not kept, which saves their bookkeeping'}."
 
@@ -152,6 +161,8 @@ _CHANGES: dict[str, Callable[[Any, Any, TrialResult], str]] = {
     "speculative_config": _speculation,
     "quantization.weights": _weights,
     "dtype": _dtype,
+    "hardware.sku": _sku,
+    "tensor_parallel_size": _split,
     "max_num_seqs": _max_num_seqs,
     "max_num_batched_tokens": _batched_tokens,
     "enable_prefix_caching": _prefix_caching,

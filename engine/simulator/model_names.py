@@ -45,6 +45,7 @@ def _file(model: str) -> Path:
         ) from None
     if model in names:
         return known_model_file(model)
-    close = get_close_matches(model, names, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Known names: {', '.join(names)}"
-    raise SimulatorError(f"no model folder and no known model is called {model!r}. {hint}")
+    close = ", ".join(get_close_matches(model, names, n=4, cutoff=0.0))
+    raise SimulatorError(
+        f"no model folder and no known model is called {model!r}. The nearest of {len(names)} known names: {close}"
+    )

@@ -133,7 +133,7 @@ def test_models_with_experts_are_refused(model: str) -> None:
 
 def test_an_unknown_name_gets_the_nearest_known_one() -> None:
     pytest.importorskip("aiconfigurator_core", reason="needs the extra `silicon`")
-    assert "Did you mean meta-llama/Meta-Llama-3.1-70B" in refusal(config("meta-llama/Llama-3.1-70B"))
+    assert "known names: meta-llama/Meta-Llama-3.1-70B" in refusal(config("meta-llama/Llama-3.1-70B"))
 
 
 def test_a_known_name_on_known_silicon_is_silicon() -> None:
