@@ -96,7 +96,9 @@ def _say_verified(study: StudyResult) -> tuple[str, str]:
 
 
 def _say_unverified(study: StudyResult) -> tuple[str, str]:
-    return "Recommended, not verified", f"In the search, {_gains(study)} with the recommended settings."
+    missed = " and ".join(o.slo for o in study.default.slos if o.violation > 0)
+    beside = f" The default settings miss {missed}." if missed else ""
+    return "Recommended, not verified", f"In the search, {_gains(study)} with the recommended settings.{beside}"
 
 
 def _say_not_held(study: StudyResult) -> tuple[str, str]:
