@@ -47,15 +47,17 @@ class SimulatedMeasurer:
         """Raises OptimizerError: a workload without arrivals or token counts."""
         self._backend, self._skus, self._objective, self._slos = backend, skus, objective, slos
         self._load: RecordedLoad = recorded_load(workload)
-        self._part = simulated_part(workload, seed=seed)
-        self._replay: SimulatedReplay = simulated_replay(self._part)
+        part = simulated_part(workload, seed=seed)
+        self._closed_loop = "closed_loop" in workload.capabilities  # as the replayer chooses
+        self._replay: SimulatedReplay = simulated_replay(part, closed_loop=self._closed_loop)
         self._num_requests = len(workload)
 
     @property
     def notes(self) -> tuple[str, ...]:
         simulated = f"{len(self._replay.requests):,} of {self._num_requests:,} requests are simulated per trial"
+        pace = "turns wait for the replies before them" if self._closed_loop else "at the recorded arrivals"
         return (
-            f"{simulated}; latencies are those of all replicas together, behind a router to the least loaded",
+            f"{simulated}, {pace}; latencies are those of all replicas together, behind a router to the least loaded",
             NO_QUALITY,
         )
 

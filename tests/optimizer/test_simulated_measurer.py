@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from traffic_cases import chats
+from traffic_cases import chats, sessions
 
 from engine.backend import FailureKind
 from engine.config import EngineConfig
@@ -16,6 +16,7 @@ from optimizer.simulated_measurer import NO_QUALITY, SimulatedMeasurer, simulate
 from optimizer.slo import parse_slos
 from search_spaces.skus import load_skus
 from workloads.records import read_records
+from workloads.workload import Workload
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -98,3 +99,15 @@ def test_a_long_workload_is_simulated_in_part() -> None:
     workload = chats(400)
     assert 20 <= len(simulated_part(workload, max_requests=50)) <= 80
     assert len(simulated_part(workload)) == 400
+
+
+def test_turns_wait_for_replies_where_the_workload_says_so() -> None:
+    skus = load_skus()
+
+    def pace(workload: Workload) -> str:
+        return SimulatedMeasurer(
+            backend=SimulatedBackend(skus), workload=workload, skus=skus, objective=parse_objective("cost"), slos=()
+        ).notes[0]
+
+    assert "turns wait for the replies" in pace(sessions(4))
+    assert "at the recorded arrivals" in pace(chats(8))
