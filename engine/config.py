@@ -97,7 +97,7 @@ class EngineConfig(_Frozen):
     """One candidate: a complete, launchable description of an engine."""
 
     model: str
-    engine: Literal["bundled", "vllm"] = "bundled"
+    engine: Literal["bundled", "vllm", "simulated"] = "bundled"
     dtype: Dtype = "auto"
     quantization: Quantization = Quantization()
     speculative_config: SpeculativeConfig | None = None
@@ -148,10 +148,17 @@ class EngineConfig(_Frozen):
         """What sets this config apart from the default, short: `draft_model k=4, int8, max_num_seqs 16`."""
         differing = self.differences(default)
         parts = [self._speculation_label()] if any(name.startswith("speculative_config") for name in differing) else []
+        if hardware := [name for name in differing if name.startswith("hardware.")]:
+            parts.append(f"{self.hardware.count} x {self.hardware.sku}")
+        told = {*hardware} | ({"tensor_parallel_size"} if self._split_over_all(hardware) else set())
         for name, (_, value) in differing.items():
-            if not name.startswith("speculative_config"):
+            if not name.startswith("speculative_config") and name not in told:
                 parts.append(_label_part(name, value))
         return ", ".join(parts) or "default"
+
+    def _split_over_all(self, told: list[str]) -> bool:
+        """Whether `4 x h200` says the parallel split too."""
+        return bool(told) and self.tensor_parallel_size == self.hardware.count
 
     def _speculation_label(self) -> str:
         draft = self.speculative_config

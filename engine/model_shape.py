@@ -99,13 +99,21 @@ def load_model_shape(folder: Path) -> ModelShape:
     Raises:
         ModelShapeError: no folder, no config.json, or fields missing from it.
     """
-    path = folder / "config.json"
     if not folder.is_dir():
         raise ModelShapeError(f"no model folder at {folder}. Give the path of a Hugging Face checkpoint folder")
+    return read_model_shape(folder / "config.json")
+
+
+def read_model_shape(path: Path) -> ModelShape:
+    """Read a config.json.
+
+    Raises:
+        ModelShapeError: unreadable, or fields missing from it.
+    """
     try:
         return ModelShape.model_validate(json.loads(path.read_text()))
     except OSError:
-        raise ModelShapeError(f"{folder} holds no readable config.json. Is it a Hugging Face folder?") from None
+        raise ModelShapeError(f"{path.parent} holds no readable config.json. Is it a Hugging Face folder?") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"

@@ -47,14 +47,17 @@ def recorded_load(workload: Workload) -> RecordedLoad:
     return RecordedLoad(rate_rps=(len(arrivals) - 1) / span, tokens_per_request=float(np.nanmean(tokens)))
 
 
-def price(capacity: Capacity, load: RecordedLoad, *, sku: Sku, sku_count: int) -> Cost:
+def price(capacity: Capacity, load: RecordedLoad, *, sku: Sku, sku_count: int, replicas: int | None = None) -> Cost:
     """The formulas are those of `Cost`.
 
     What was measured is tokens per second of the window; capacity in requests/s is that over the tokens of the
     workload's mean request, so that both sides of `utilisation` count the same requests.
+
+    Args:
+        replicas: how many hold the load; None: as many as the mean rate takes.
     """
     rate = _scaled(capacity.tokens_per_second, 1 / load.tokens_per_request)
-    replicas = max(1, math.ceil(load.rate_rps / rate.value - 1e-9))
+    replicas = replicas or max(1, math.ceil(load.rate_rps / rate.value - 1e-9))
     usd_per_hour = sku.usd_per_hour * sku_count
     return Cost(
         usd_per_million_tokens=_per_million(usd_per_hour, capacity.tokens_per_second),

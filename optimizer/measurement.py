@@ -122,7 +122,7 @@ def _summary(
     return Measurement(
         records=result.records,
         metrics=metrics,
-        flat=metrics.flat() | _defined(metrics, asked) | _of_engine(statistics),
+        flat=metrics.flat() | defined_metrics(metrics, asked) | _of_engine(statistics),
         estimates=dict(_estimates(metrics, bounds, asked)),
         statistics=statistics,
         notes=(*notes, *result.notes, *metrics.notes()),
@@ -130,7 +130,7 @@ def _summary(
     )
 
 
-def _defined(metrics: ServingMetrics, names: Iterable[str]) -> dict[str, float]:
+def defined_metrics(metrics: ServingMetrics, names: Iterable[str]) -> dict[str, float]:
     """Also percentiles too thin to be shown unasked."""
     found = {}
     for name in names:

@@ -26,6 +26,10 @@ IDLE_SPEED = 1e-3
 MAX_REPLICAS = 1024
 
 
+class UnreachableSloError(OptimizerError):
+    """A latency limit that not even an idle server meets."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictedCapacity:
     """What one replica holds of traffic like the workload's.
@@ -67,7 +71,8 @@ def predict_capacity(
     """Saturation without latency SLOs; with them the highest rate at which they hold, within 10%.
 
     Raises:
-        OptimizerError: an SLO that not even an idle server meets: it says what that one would need.
+        UnreachableSloError: an SLO that not even an idle server meets: it says what that one would need.
+        OptimizerError: all requests arrive at once.
         SimulatorError: a request that never fits.
     """
     saturation = saturated_tokens_per_second(replay.traffic, settings, oracle)
@@ -182,7 +187,7 @@ def _refuse_what_idle_servers_break(
     for slo in limits:
         if not latency_slos_hold(metrics, (slo,)):
             name, best_s = slo.flat_name.removesuffix("_ms"), metrics.value(slo.flat_name) / 1000
-            raise OptimizerError(
+            raise UnreachableSloError(
                 f"{slo} holds at no rate: an idle server of this config has {name} {1000 * best_s:.4g}ms. "
                 "Relax the limit, or take a faster SKU or a wider parallel split"
             )

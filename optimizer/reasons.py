@@ -13,7 +13,7 @@ from optimizer.errors import OptimizerError
 from optimizer.measure import Measure
 from optimizer.objective import Objective
 from optimizer.pareto import AXES
-from optimizer.results import SloOutcome, TrialResult
+from optimizer.results import SloOutcome, TrialResult, known_by
 
 QUALITY, LATENCY, COST = AXES
 
@@ -28,10 +28,11 @@ def explain(
     tied: Sequence[TrialResult],
 ) -> tuple[str, ...]:
     """What was compared, what changes, what it brings."""
-    first = f"Of {num_measured} measured configs {num_feasible} meet every limit; trial {chosen.number} has the "
+    known = known_by([chosen])
+    first = f"Of {num_measured} {known} configs {num_feasible} meet every limit; trial {chosen.number} has the "
     sentences = [first + f"{objective.describe()}{'' if len(tied) == 1 else ', within the noise'}."]
     if chosen.number == 0:
-        return (*sentences, "It is the default config: nothing measured beats it beyond the noise.")
+        return (*sentences, f"It is the default config: nothing {known} beats it beyond the noise.")
     if len(tied) > 1:
         others = ", ".join(str(trial.number) for trial in tied if trial is not chosen)
         sentences.append(f"Trial {others} did as well within the noise; this one changes fewer settings.")
@@ -44,8 +45,8 @@ def explain_nearest(
     """Which limits stand in the way, and how near this trial comes."""
     missed = [outcome for outcome in nearest.slos if outcome.violation > 0]
     sentences = [
-        f"None of the {len(measured)} measured configs meets every limit; trial {nearest.number} comes nearest "
-        f"(objective: {objective.describe()})."
+        f"None of the {len(measured)} {known_by(measured)} configs meets every limit; trial {nearest.number} comes "
+        f"nearest (objective: {objective.describe()})."
     ]
     sentences += [_missed(outcome, measured) for outcome in missed]
     if nearest.number != 0:
@@ -59,7 +60,7 @@ def _missed(outcome: SloOutcome, measured: Sequence[TrialResult]) -> str:
         f"It misses {outcome.slo} by {outcome.violation:.1%}" if outcome.violation < 1e6 else f"It misses {outcome.slo}"
     )
     if all(o.violation > 0 for o in same):
-        return f"{past}; no measured config meets that limit."
+        return f"{past}; no {known_by(measured)} config meets that limit."
     return f"{past}; configs that meet that limit miss another one."
 
 
@@ -80,7 +81,8 @@ def what_changes(trial: TrialResult, default: TrialResult | None) -> list[str]:
     """One sentence for each setting that is not the default's."""
     if default is None:
         return []
-    return [_change(name, trial, default.config) for name in changed_settings(trial, default)]
+    names = [name for name in changed_settings(trial, default) if name != "hardware.count"]  # told with the split
+    return [_change(name, trial, default.config) for name in names]
 
 
 def _change(name: str, trial: TrialResult, default: EngineConfig) -> str:
@@ -137,6 +139,14 @@ def _batched_tokens(mine: int, theirs: int, _: TrialResult) -> str:
     return f"A step takes at most {mine} tokens instead of {theirs}, so long prompts are read in {size} pieces."
 
 
+def _sku(mine: str, theirs: str, trial: TrialResult) -> str:
+    return f"Each replica runs on {trial.config.hardware.count} x {mine}; the default on {theirs}."
+
+
+def _split(mine: int, theirs: int, _: TrialResult) -> str:
+    return f"Each layer is split over {mine} device{'s' * (mine > 1)} instead of {theirs}."
+
+
 def _prefix_caching(mine: bool, _: object, __: TrialResult) -> str:
     return f"Shared prompt beginnings are {'kept and reused' if mine else 'not kept, which saves their bookkeeping'}."
 
@@ -151,6 +161,8 @@ _CHANGES: dict[str, Callable[[Any, Any, TrialResult], str]] = {
     "speculative_config": _speculation,
     "quantization.weights": _weights,
     "dtype": _dtype,
+    "hardware.sku": _sku,
+    "tensor_parallel_size": _split,
     "max_num_seqs": _max_num_seqs,
     "max_num_batched_tokens": _batched_tokens,
     "enable_prefix_caching": _prefix_caching,

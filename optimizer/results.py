@@ -5,6 +5,7 @@ Knows neither how they were measured nor how they are told.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +21,7 @@ class Provenance(StrEnum):
 
 
 class TrialState(StrEnum):
-    COMPLETE = "complete"  # measured; may still violate constraints
+    COMPLETE = "complete"  # measured or predicted; may still violate constraints
     FAILED = "failed"  # launched and failed; see `failure`
     REFUSED = "refused"  # `Backend.check` said no; never launched
 
@@ -61,7 +62,7 @@ class Cost(_Result):
     replicas: int
     utilisation: float  # recorded rate / (replicas x capacity)
     capacity_rps: Estimate  # requests/s of one replica: highest rate at which the SLOs hold, or saturation without SLOs
-    capacity_basis: str  # "saturation" or "slo bisection"
+    capacity_basis: str  # "saturation" or "slo bisection", "simulated ..." where predicted
     sku: str
     sku_count: int
     usd_per_sku_hour: float
@@ -93,6 +94,7 @@ class TrialResult(_Result):
     objective: float | None = None  # minimised; see `StudyResult.objective`
     failure: FailureKind | None = None
     reason: str = ""  # of a failure or refusal, or why the measurement is void
+    basis: str = ""  # of a prediction: where its step times come from, with their known error
     origin: str = ""  # what proposed it: "default", "probe", "surrogate", "tpe", ...
     started_at: str = ""  # ISO 8601
     duration_s: float = 0.0
@@ -100,8 +102,14 @@ class TrialResult(_Result):
 
     @property
     def feasible(self) -> bool:
-        """Measured, and every SLO and floor met."""
+        """Measured or predicted, and every SLO and floor met."""
         return self.state is TrialState.COMPLETE and not self.reason and all(o.violation <= 0 for o in self.slos)
+
+
+def known_by(trials: Iterable[TrialResult]) -> str:
+    """How the numbers of complete trials are known: "measured", "predicted", or "tried" where there are both."""
+    found = {trial.provenance for trial in trials if trial.state is TrialState.COMPLETE}
+    return "tried" if len(found) > 1 else next(iter(found), Provenance.MEASURED).value
 
 
 class Comparison(_Result):

@@ -6,7 +6,8 @@ Does not print, export or track: it tells an `Observer`, and the command line do
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,22 @@ from typing import Protocol
 
 from engine.backend import Backend, EngineError
 from engine.config import EngineConfig
+from engine.simulated_backend import SimulatedBackend
 from engine.warm_backend import WarmBackend
 from optimizer.cost import recorded_load
+from optimizer.engine_measurer import EngineMeasurer
 from optimizer.environment import describe_environment
 from optimizer.errors import OptimizerError
 from optimizer.evaluator import Evaluator
 from optimizer.fidelity import TAIL_SHARE, Fidelity, choose_window, plan_fidelity
+from optimizer.findings import Measurer
 from optimizer.objective import Objective
 from optimizer.pareto import pareto_front
 from optimizer.placement import Placement, plan_placement
 from optimizer.quality.evaluate import QualityEvaluator, reference_config
 from optimizer.recommendation import recommend
 from optimizer.results import Recommendation, StudyResult, TrialResult, TrialState, Verification
+from optimizer.simulated_measurer import SimulatedMeasurer
 from optimizer.slo import Slo
 from optimizer.study import Study
 from optimizer.verification import verify
@@ -66,8 +71,8 @@ class Observer(Protocol):
     def trial_done(self, result: TrialResult, so_far: list[TrialResult]) -> None: ...
 
 
-def run_study(job: Job, *, backend: Backend, observer: Observer) -> StudyResult:
-    """Search within the budget, recommend, verify on held-out traffic.
+def run_study(job: Job, *, backend: Backend | SimulatedBackend, observer: Observer) -> StudyResult:
+    """Search within the budget, recommend, verify on held-out traffic where an engine can be launched.
 
     Ctrl-C ends the search and keeps what was measured (`StudyResult.interrupted`).
 
@@ -88,36 +93,52 @@ def run_study(job: Job, *, backend: Backend, observer: Observer) -> StudyResult:
         workload_fingerprint=job.workload.fingerprint,
         resume=job.resume,
     )
-    with WarmBackend(backend) as warm:
-        evaluator = _make_evaluator(job, warm, fidelity, placement)
+    with _measurer(job, backend, fidelity, placement) as measurer:
+        evaluator = Evaluator(measurer=measurer, study_dir=job.directory, objective=job.objective, slos=job.slos)
         search = _Search(
             job=job, study=study, evaluator=evaluator, observer=observer, fidelity=fidelity, started=started
         )
         interrupted = search.run()
     recommendation = _recommend(job, study.results)
     verification = None
-    if job.verify and recommendation is not None and not interrupted:
+    if isinstance(backend, SimulatedBackend):
+        verification = None  # nothing here could measure it
+    elif job.verify and recommendation is not None and not interrupted:
         try:
             verification = _verify(job, study, recommendation, backend, fidelity, placement, observer)
         except KeyboardInterrupt:
             interrupted = True
-    notes = (*job.notes, *search.notes, placement.note)
+    notes = (*job.notes, *search.notes, *measurer.notes)
     return _study_result(job, study, recommendation, verification, interrupted, time.monotonic() - started, notes)
 
 
-def _make_evaluator(job: Job, backend: Backend, fidelity: Fidelity, placement: Placement) -> Evaluator:
-    return Evaluator(
-        backend=backend,
-        study_dir=job.directory,
-        window=choose_window(job.workload, fidelity.window_s, num_warmup=fidelity.warmup_requests, seed=job.seed),
-        fidelity=fidelity,
-        load=recorded_load(job.workload),
-        quality=_quality(job, job.workload, job.directory / "quality", fidelity, placement),
-        objective=job.objective,
-        slos=job.slos,
-        skus=job.skus,
-        placement=placement,
-    )
+@contextmanager
+def _measurer(
+    job: Job, backend: Backend | SimulatedBackend, fidelity: Fidelity, placement: Placement
+) -> Iterator[Measurer]:
+    if isinstance(backend, SimulatedBackend):
+        yield SimulatedMeasurer(
+            backend=backend,
+            workload=job.workload,
+            skus=job.skus,
+            objective=job.objective,
+            slos=job.slos,
+            seed=job.seed,
+        )
+        return
+    with WarmBackend(backend) as warm:
+        yield EngineMeasurer(
+            backend=warm,
+            study_dir=job.directory,
+            window=choose_window(job.workload, fidelity.window_s, num_warmup=fidelity.warmup_requests, seed=job.seed),
+            fidelity=fidelity,
+            load=recorded_load(job.workload),
+            quality=_quality(job, job.workload, job.directory / "quality", fidelity, placement),
+            objective=job.objective,
+            slos=job.slos,
+            skus=job.skus,
+            placement=placement,
+        )
 
 
 def _quality(
@@ -158,7 +179,7 @@ class _Search:
             self.evaluator.prepare(self.job.base, report=lambda text: self.observer.phase("preparing", text))
             while self._may_start_another():
                 if not self._one():
-                    self.notes += ("every config of the space was measured",)
+                    self.notes += ("every config of the space was tried",)
                     break
         except KeyboardInterrupt:
             return True

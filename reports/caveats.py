@@ -29,7 +29,7 @@ def provenance(study: StudyResult) -> str:
     predicted = sum(trial.provenance is Provenance.PREDICTED for trial in done)
     measured = len(done) - predicted
     rest = len(study.trials) - len(done)
-    parts = [f"{measured} measured on a running engine"]
+    parts = [f"{measured} measured on a running engine"] if measured or not predicted else []
     parts += [f"{predicted} predicted by a simulator"] if predicted else []
     parts += [f"{rest} refused or failed"] if rest else []
     space = f" of {study.space_size:,} possible" if study.space_size else ""
@@ -42,7 +42,9 @@ def _provenance(study: StudyResult) -> Iterator[str]:
     if study.interrupted:
         yield "The study was interrupted: untried configurations may be better."
     trial = recommended_trial(study)
-    if study.verification is None and trial is not None and trial.number != 0:
+    if trial is not None and trial.provenance is Provenance.PREDICTED:
+        yield f"The recommendation is predicted, not measured. It rests on {trial.basis or 'a simulation'}."
+    elif study.verification is None and trial is not None and trial.number != 0:
         yield "The recommendation was not measured again on traffic the search had not seen."
     if any(t.provenance is Provenance.PREDICTED for t in study.trials if t.state is TrialState.COMPLETE):
         yield "Trials marked predicted come from a simulator, not from an engine."

@@ -14,6 +14,10 @@ from reports.table import Cell, Column, Table
 _BASIS = {
     "saturation": "all requests at once: the most it can do",
     "slo bisection": "the highest rate at which the limits hold",
+    "simulated saturation": "predicted: the most it can do",
+    "simulated slo bisection": "predicted: the highest rate at which the limits hold",
+    "simulated peaks": "predicted: its share of the load when the fewest replicas hold the recorded peaks",
+    "simulated half load": "predicted: half of the most it can do, as no number of replicas meets every limit",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from optimizer.results import Provenance, StudyResult
+from optimizer.results import Provenance, StudyResult, TrialResult
 from reports.config_words import config_sentence
 from reports.numbers import verdict, with_interval
 from reports.words import metric_words
@@ -35,7 +35,7 @@ def _paragraphs(study: StudyResult, path: str) -> Iterator[str]:
     label = trial.config.label(study.default.config)
     yield f"The configuration fopt recommends for the workload {study.workload_name}: {label}."
     yield ""
-    yield f"Serve:    fopt serve {path}"
+    yield f"Serve:    {how_to_serve(trial, path)}"
     yield f"Changes:  {config_sentence(trial.config, study.default.config)}."
     yield f"Asked:    {'; '.join((study.objective, *study.slos))}."
     yield f"Why:      {' '.join(recommendation.reasons)}"
@@ -44,12 +44,21 @@ def _paragraphs(study: StudyResult, path: str) -> Iterator[str]:
     yield from (f"Evidence: {line}" for line in evidence_sentences(study))
 
 
+def how_to_serve(trial: TrialResult, path: str) -> str:
+    """The command that starts a recommended config; a predicted one has no engine here."""
+    if trial.config.engine == "simulated":
+        return f"vllm serve --config best.vllm.yaml, on {trial.config.hardware.count} x {trial.config.hardware.sku}"
+    return f"fopt serve {path}"
+
+
 def evidence_sentences(study: StudyResult) -> Iterator[str]:
     """What was measured, one sentence each; what was not, said as plainly."""
     checked = study.verification
     trial = study.trial(study.recommendation.trial) if study.recommendation else study.default
     if checked is None:
         how = "predicted, not measured" if trial.provenance is Provenance.PREDICTED else "measured once"
+        if trial.basis:
+            yield f"step times: {trial.basis}."
         yield f"trial {trial.number} was {how}; it was not compared again with the default on held-out requests."
         return
     yield (

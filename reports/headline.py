@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from optimizer.results import Provenance, StudyResult, TrialResult
+from optimizer.results import Provenance, StudyResult, TrialResult, known_by
 from reports.comparison import HELD_OUT, Pair, pair_of, pairs, recommended_trial
 from reports.measured import COST, LATENCY, QUALITY, has_placeholder, money, number_of, slo_value
 from reports.numbers import has_interval, share, three_digits, times, verdict, with_interval
@@ -73,9 +73,9 @@ def _say_nothing(study: StudyResult) -> tuple[str, str]:
 def _say_default(study: StudyResult) -> tuple[str, str]:
     rivals = sum(trial.number != 0 and number_of(trial, LATENCY) is not None for trial in study.trials)
     if not rivals:
-        return "Keep the default", "Keep the default settings for now: nothing else was measured."
+        return "Keep the default", f"Keep the default settings for now: nothing else was {known_by(study.trials)}."
     others = "the one other configuration" if rivals == 1 else f"none of the {rivals} other configurations"
-    verb = "measured does not do" if rivals == 1 else "measured does"
+    verb = f"{known_by(study.trials)} {'does not do' if rivals == 1 else 'does'}"
     limits = " within your limits" if study.slos else ""
     return "Keep the default", f"Keep the default settings: {others} {verb} better beyond the noise{limits}."
 
@@ -86,8 +86,8 @@ def _say_infeasible(study: StudyResult) -> tuple[str, str]:
     missed = [o for o in trial.slos if o.violation > 0]
     values = " and ".join(f"{o.slo} (it reaches {slo_value(o)})" for o in missed) or "every limit"
     return "No configuration meets every limit", (
-        f"No configuration that was measured meets every limit you set. The nearest one, trial {trial.number}, "
-        f"misses {values}. What each limit would take is below."
+        f"No configuration that was {known_by(study.trials)} meets every limit you set. The nearest one, "
+        f"trial {trial.number}, misses {values}. What each limit would take is below."
     )
 
 
@@ -96,7 +96,9 @@ def _say_verified(study: StudyResult) -> tuple[str, str]:
 
 
 def _say_unverified(study: StudyResult) -> tuple[str, str]:
-    return "Recommended, not verified", f"In the search, {_gains(study)} with the recommended settings."
+    missed = " and ".join(o.slo for o in study.default.slos if o.violation > 0)
+    beside = f" The default settings miss {missed}." if missed else ""
+    return "Recommended, not verified", f"In the search, {_gains(study)} with the recommended settings.{beside}"
 
 
 def _say_not_held(study: StudyResult) -> tuple[str, str]:
@@ -134,7 +136,7 @@ def _gains(study: StudyResult) -> str:
     asked = [name for name in clauses if name in study.objective]
     told = [clauses[name] for name in dict.fromkeys([*asked, *clauses]) if clauses[name]]
     if not told:
-        return "the objective comes out best of all that was measured"
+        return f"the objective comes out best of all that was {known_by(study.trials)}"
     return told[0] if len(told) == 1 else f"{', '.join(told[:-1])}, and {told[-1]}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from optimizer.results import StudyResult
+from optimizer.results import StudyResult, known_by
 from reports.interval_picture import interval_picture
 from reports.pareto_picture import axis_words, pareto_picture, shades
 from reports.story import tell
@@ -37,6 +37,7 @@ def to_html(study: StudyResult, directory: Path | None = None) -> str:
             study=study,
             story=story,
             pareto=_both(lambda width: pareto_picture(study, width=width)),
+            pareto_known=known_by(study.trials),
             pareto_axes=axis_words(study),
             pareto_shades=shades(study),
             intervals=_both(lambda width: interval_picture(story.pairs, width=width)) if story.pairs else Markup(),

@@ -15,6 +15,7 @@ from reports.comparison import Pair, chosen_word, comparison_table, pairs, recom
 from reports.config_words import changes
 from reports.cost_table import cost_table
 from reports.deployment import BEST, portable
+from reports.deployment_comment import how_to_serve
 from reports.headline import Fact, Headline, facts, headline
 from reports.numbers import three_digits
 from reports.quality_table import quality_table
@@ -130,7 +131,11 @@ def _commands(study: StudyResult, best: str) -> list[str]:
         f"fopt run WORKLOAD --objective {shlex.quote(study.objective)}{slos} --space {shlex.quote(study.space_name)}"
     )
     found = [f"{search} --seed {study.seed}"]
-    if study.recommendation:
+    if study.recommendation and study.default.config.engine == "simulated":
+        found[0] += " --engine simulated"
+        trial = study.trial(study.recommendation.trial)
+        found.insert(0, how_to_serve(trial, best))
+    elif study.recommendation:
         found.insert(0, f"fopt serve {shlex.quote(best)}")
         found.append(f"fopt verify {shlex.quote(best)} WORKLOAD")
     return found

@@ -5,7 +5,7 @@ Does not know how they are drawn.
 
 from __future__ import annotations
 
-from optimizer.results import StudyResult, TrialResult, TrialState
+from optimizer.results import StudyResult, TrialResult, TrialState, known_by
 from reports.comparison import chosen_word, recommended_trial
 from reports.measured import COST, LATENCY, QUALITY, is_usable, number_cell, slo_value
 from reports.numbers import duration, three_digits
@@ -26,7 +26,7 @@ def trials_table(study: StudyResult) -> Table:
         Column(name="Configuration", means="what differs from the default"),
         Column(name="Outcome"),
         *(Column(name=head, numeric=True) for head in _HEADS),
-        Column(name="Front", means="nothing measured is better in quality, latency and cost at once"),
+        Column(name="Front", means=f"nothing {known_by(study.trials)} is better in quality, latency and cost at once"),
         Column(name="How", means="measured on an engine or predicted by a simulator, and what proposed it"),
         Column(name="Took", numeric=True),
     )

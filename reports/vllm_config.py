@@ -53,7 +53,7 @@ def vllm_options(config: EngineConfig) -> dict[str, Any]:
         "max-num-batched-tokens": config.max_num_batched_tokens,
         **_switch("enable-prefix-caching", config.enable_prefix_caching),
         **_switch("enable-chunked-prefill", config.enable_chunked_prefill),
-        "block-size": config.block_size if config.engine == "vllm" else None,
+        "block-size": config.block_size if config.engine != "bundled" else None,
         "kv-cache-memory-bytes": config.kv_cache_memory_bytes,
         "enforce-eager": True if config.enforce_eager else None,
         "seed": config.seed,
@@ -85,6 +85,11 @@ def _comment(config: EngineConfig) -> str:
         )
         block = f"block-size ({config.block_size} in fopt's engine; vLLM on a CPU takes multiples of 32)"
         notes.append(f"Left to vLLM: {block}.")
+    if config.engine == "simulated":
+        notes.append(
+            "It was predicted by fopt's simulator, not measured: start it on its hardware and measure it there before "
+            "you rely on it (fopt replay WORKLOAD --url ...)."
+        )
     if config.num_threads is not None:
         notes.append(
             f"CPU threads are no option but an environment variable: VLLM_CPU_OMP_THREADS_BIND={_cores(config)} "

@@ -21,6 +21,7 @@ MIN_STEPS = 50
 _FOLDS = 5
 _ROUNDS = 5  # of reweighting
 _LONG = 20.0  # times the median duration: a hiccup of the machine, no property of the step
+_DECODING = 3  # column of the decoding requests in a composition
 _KNEES = (4, 16, 64, 256)  # tokens up to which a further token has a price of its own
 
 
@@ -102,7 +103,9 @@ def calibrate(records: Sequence[StepRecord], *, name: str) -> CalibratedOracle:
         costs = _fit(steps[fold != held_out], seconds[fold != held_out])
         predicted[fold == held_out] = _features(steps[fold == held_out]) @ costs
     left_out = len(kept) - int(kept.sum())
-    gap = f"{left_out} of {len(kept)} steps left out: longer than {_LONG:g} times the median"
+    gaps = [f"steps of more than {int(steps[:, _DECODING].max())} decoding requests were not seen: extrapolated"]
+    if left_out:
+        gaps.append(f"{left_out} of {len(kept)} steps left out: longer than {_LONG:g} times the median")
     return CalibratedOracle(
         _fit(steps, seconds),
         Provenance(
@@ -111,7 +114,7 @@ def calibrate(records: Sequence[StepRecord], *, name: str) -> CalibratedOracle:
             median_error=float(np.median(np.abs(predicted / seconds - 1))),
             total_error=float(predicted.sum() / seconds.sum() - 1),
             num_held_out=len(steps),
-            gaps=(gap,) if left_out else (),
+            gaps=tuple(gaps),
         ),
     )
 

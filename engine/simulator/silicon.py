@@ -109,18 +109,39 @@ def known_systems() -> dict[str, str]:
 
 
 def known_models() -> list[str]:
-    """Models whose config.json the package ships."""
-    folder = Path(str(importlib.metadata.distribution(_PACKAGE).locate_file("aiconfigurator_core/model_configs")))
-    return sorted(file.name.removesuffix("_config.json").replace("--", "/") for file in folder.glob("*_config.json"))
+    """Models whose config.json the package ships.
+
+    Raises:
+        SimulatorError: the package is missing.
+    """
+    files = _model_configs().glob("*_config.json")
+    return sorted(file.name.removesuffix("_config.json").replace("--", "/") for file in files)
+
+
+def known_model_file(model: str) -> Path:
+    """The config.json of one of `known_models()`."""
+    return _model_configs() / f"{model.replace('/', '--')}_config.json"
+
+
+def _model_configs() -> Path:
+    try:
+        distribution = importlib.metadata.distribution(_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise _missing_package() from None
+    return Path(str(distribution.locate_file("aiconfigurator_core/model_configs")))
 
 
 def _module(name: str) -> Any:
     try:
         return importlib.import_module(f"aiconfigurator_core.sdk.{name}")
     except ImportError:
-        raise SimulatorError(
-            f"silicon step times need the package {_PACKAGE}. Install fireoptimizer[silicon], or use the roofline"
-        ) from None
+        raise _missing_package() from None
+
+
+def _missing_package() -> SimulatorError:
+    return SimulatorError(
+        f"silicon step times need the package {_PACKAGE}. Install fireoptimizer[silicon], or use the roofline"
+    )
 
 
 def _compile(target: SiliconTarget) -> Any:

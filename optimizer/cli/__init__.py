@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "anonymize": ("optimizer.cli.anonymize", "Write a workload without its contents, to hand on."),
     "generate": ("optimizer.cli.generate", "Draw traffic from recorded models of clients (ServeGen)."),
     "export": ("optimizer.cli.export", "Write a workload for another load generator, to cross-check."),
+    "plan": ("optimizer.cli.plan", "Size fleets for a recorded load on hardware you do not have (predicted)."),
     "ui": ("optimizer.cli.ui", "Compare the trials of all studies in the MLflow UI."),
 }
 

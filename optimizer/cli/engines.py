@@ -23,9 +23,15 @@ def make_backend(name: str, placement: Placement, *, reconfigurable: bool = Fals
     Raises:
         OptimizerError: no engine of that name.
     """
+    if name == "simulated":
+        raise OptimizerError(
+            "this config is a prediction of the simulator: there is nothing to launch. Start it on its hardware with "
+            "vLLM (best.vllm.yaml), or measure with `fopt run --engine bundled`"
+        )
     if name not in BACKENDS:
-        close = get_close_matches(name, BACKENDS, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(BACKENDS)}"
+        known = [*BACKENDS, "simulated"]
+        close = get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(known)}"
         raise OptimizerError(f"no engine is called {name!r}. {hint}")
     if name == "bundled":
         cpus = frozenset(placement.engine_cores) if placement.engine_cores else None

@@ -9,6 +9,7 @@ USER_ERRORS = frozenset(
     {
         "engine.backend.EngineError",
         "engine.config.ConfigError",
+        "engine.simulator.errors.SimulatorError",
         "optimizer.errors.OptimizerError",
         "reports.errors.ReportError",
         "search_spaces.errors.SearchSpaceError",

@@ -21,7 +21,7 @@ from optimizer.placement import plan_placement
 from optimizer.run import Job
 from optimizer.slo import parse_slos, with_quality_floor
 from optimizer.study import newest_study
-from search_spaces.skus import find_sku, load_skus, parse_prices
+from search_spaces.skus import find_sku, load_all_skus, parse_prices
 from search_spaces.space import SearchSpace, load_search_space
 from workloads.parquet import read_workload
 from workloads.sampling import split_by_session
@@ -48,7 +48,10 @@ class Wishes:
     budget: Budget
     prices: tuple[str, ...]
     sku: str
+    skus: str | None
     catalogue: Path | None
+    steps: Path | None
+    acceptance: tuple[str, ...]
     seed: int
     strategy: str
     runs_dir: Path
@@ -71,15 +74,16 @@ def make_job(wishes: Wishes) -> Job:
     Raises:
         WorkloadError, SearchSpaceError, ConfigError, OptimizerError: each with the sentence for the user.
     """
+    _refuse_wishes_of_the_simulator(wishes)
     objective = parse_objective(wishes.objective)
     slos = with_quality_floor(parse_slos(wishes.slos))
-    skus = load_skus(wishes.catalogue, parse_prices(wishes.prices))
+    skus = load_all_skus((wishes.catalogue,) if wishes.catalogue else (), parse_prices(wishes.prices))
     find_sku(skus, wishes.sku)
     workload = read_workload(wishes.workload)
     traffic = _part_traffic(workload, wishes.heldout)
     base = _base_config(wishes, workload)
     space, notes = _space(wishes, base)
-    name = _study_name(wishes, traffic.train)
+    name = study_name(wishes, traffic.train)
     return Job(
         name=name,
         directory=wishes.runs_dir / name,
@@ -98,6 +102,15 @@ def make_job(wishes: Wishes) -> Job:
         resume=wishes.resume,
         verify=not wishes.no_verify,
     )
+
+
+def _refuse_wishes_of_the_simulator(wishes: Wishes) -> None:
+    given = {"--skus": wishes.skus, "--steps": wishes.steps, "--acceptance": wishes.acceptance}
+    if odd := [option for option, value in given.items() if value]:
+        raise OptimizerError(
+            f"{odd[0]} belongs to --engine simulated; a measured study runs on the hardware at hand (--sku NAME for "
+            "its price, --catalogue FILE for your own list)"
+        )
 
 
 def _part_traffic(workload: Workload, heldout: Path | None) -> Traffic:
@@ -126,7 +139,12 @@ def _space(wishes: Wishes, base: EngineConfig) -> tuple[SearchSpace, tuple[str, 
     return space_around(resolved.space, base), resolved.notes
 
 
-def _study_name(wishes: Wishes, workload: Workload) -> str:
+def study_name(wishes: Wishes, workload: Workload) -> str:
+    """`--name`, the study to resume, or workload, objective and time.
+
+    Raises:
+        OptimizerError: a name with other characters, or nothing to resume.
+    """
     if wishes.name is not None:
         if not re.fullmatch(r"[\w.-]+", wishes.name):
             raise OptimizerError(f"--name {wishes.name!r}: use letters, digits, dots, dashes and underscores")

@@ -28,6 +28,17 @@ def find_model(given: Path | None, workload: Workload, workload_path: Path) -> s
     raise OptimizerError(f"the workload's model {named!r} is not a folder here. Give its folder with --model DIR")
 
 
+def find_simulated_model(given: Path | None, workload: Workload, workload_path: Path) -> str:
+    """`--model`, a folder or a name that the simulator knows; else as `find_model`.
+
+    Raises:
+        OptimizerError: the workload names no model that exists.
+    """
+    if given is None:
+        return find_model(None, workload, workload_path)
+    return _shortest(given) if given.is_dir() else str(given)
+
+
 def find_beside(name: str, given: Path | None, model: str) -> str | None:
     """The folder given (`--draft`, `--medusa`, `--eagle`), else one called `name` beside the model's, else None."""
     if given is not None:

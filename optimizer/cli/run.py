@@ -14,11 +14,13 @@ from typing import Any
 import click
 
 from engine.backend import Backend
+from engine.simulated_backend import SimulatedBackend
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
 from optimizer.cli.engines import make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
+from optimizer.cli.simulated_job import make_simulated_job
 from optimizer.cli.watching import Watcher
 from optimizer.environment import describe_environment
 from optimizer.errors import OptimizerError
@@ -42,19 +44,25 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--slo", "slos", multiple=True, metavar="LIMITS",
               help="Limits to keep, e.g. 'ttft:p95<300ms; quality>=0.99; cost<0.4'. Repeatable.")  # fmt: skip
 @click.option("--heldout", type=FILE, help="Later traffic for the final check. Default: the workload's last part.")
-@click.option("--model", type=FOLDER, help="Hugging Face folder. Default: what the workload names.")
+@click.option("--model", type=FOLDER, help="Hugging Face folder; or a known name (simulated). Default: the workload's.")
 @click.option("--draft", type=FOLDER, help="Draft model's folder. Default: `draft` beside the model.")
 @click.option("--medusa", type=FOLDER, help="Folder of Medusa heads. Default: `medusa` beside the model.")
 @click.option("--eagle", type=FOLDER, help="Folder of an EAGLE head. Default: `eagle` beside the model.")
-@click.option("--engine", default="bundled", show_default=True, help="Which engine serves the candidates.")
+@click.option("--engine", default="bundled", show_default=True, help="bundled | simulated: who serves.")
 @click.option("--space", metavar="NAME|FILE", help="Search space. Default: the engine's own.")
 @click.option("--base", type=FILE, help="Engine config (YAML) to start from. Default: the engine's defaults.")
 @click.option(
-    "--budget", type=BudgetType(), default="5m", show_default=True, help="A time (5m, 2h) or a count (30trials)."
+    "--budget",
+    type=BudgetType(),
+    help="A time (5m, 2h) or a count (30trials). Default: 5m; simulated: 40trials.",
 )
 @click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
 @click.option("--sku", default="local", show_default=True, help="The hardware the candidates run on, for its price.")
-@click.option("--skus", "catalogue", type=FILE, help="Your own hardware catalogue (YAML).")
+@click.option("--skus", metavar="A,B,C", help="Simulated: the hardware to choose from. Default: the space's.")
+@click.option("--catalogue", type=FILE, help="Your own hardware catalogue (YAML), laid over the shipped one.")
+@click.option("--steps", type=FILE, help="Simulated: a measured trial's steps.parquet, for the SKU `local`.")
+@click.option("--acceptance", multiple=True, metavar="METHOD=CHANCES",
+              help="Simulated: measured chance of each draft token, e.g. ngram=0.7,0.5. Repeatable.")  # fmt: skip
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Same seed, same candidates for the same measurements."
 )
@@ -70,10 +78,13 @@ def command(as_json: bool, **options: Any) -> None:
     """Search for the config that serves WORKLOAD best, and write it with the evidence.
 
     Candidates are launched for real, the recorded traffic is replayed against them, and their answers are compared with
-    the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records."""
-    wishes = Wishes(**options)
-    job = make_job(wishes)
-    backend = make_backend(wishes.engine, plan_placement(), reconfigurable=True)
+    the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records.
+
+    With --engine simulated nothing is launched: latencies, replicas and cost on hardware that is not here are
+    predicted, and marked so."""
+    budget = options.pop("budget") or _DEFAULT_BUDGETS.get(options["engine"], _DEFAULT_BUDGETS["bundled"])
+    wishes = Wishes(**options, budget=budget)
+    job, backend = _prepare(wishes)
     _refuse_early(job, backend)
     result, paths = _run(job, backend, wishes.budget, quiet=as_json)
     if as_json:
@@ -84,7 +95,16 @@ def command(as_json: bool, **options: Any) -> None:
         sys.exit(130)
 
 
-def _refuse_early(job: Job, backend: Backend) -> None:
+_DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "simulated": Budget(trials=40)}
+
+
+def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
+    if wishes.engine == "simulated":
+        return make_simulated_job(wishes)
+    return make_job(wishes), make_backend(wishes.engine, plan_placement(), reconfigurable=True)
+
+
+def _refuse_early(job: Job, backend: Backend | SimulatedBackend) -> None:
     """What would fail at once fails before anything is written.
 
     Raises:
@@ -102,7 +122,9 @@ def _refuse_early(job: Job, backend: Backend) -> None:
         raise OptimizerError(f"cannot write to {runs}: {error.strerror}. Choose a folder with --runs-dir") from None
 
 
-def _run(job: Job, backend: Backend, budget: Budget, *, quiet: bool) -> tuple[StudyResult, list[Path]]:
+def _run(
+    job: Job, backend: Backend | SimulatedBackend, budget: Budget, *, quiet: bool
+) -> tuple[StudyResult, list[Path]]:
     verify_s = verification_seconds(plan_fidelity(job.budget_s)) if job.verify else 0.0
     progress = StudyProgress(budget=budget, objective=job.objective.text, verify_s=verify_s, quiet=quiet)
     with Tracker(job.directory.parent) as tracker, progress:

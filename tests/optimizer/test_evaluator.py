@@ -12,6 +12,7 @@ from traffic_cases import chats
 from engine.backend import FailureKind
 from engine.config import EngineConfig, Quantization, load_engine_config
 from optimizer.cost import recorded_load
+from optimizer.engine_measurer import EngineMeasurer
 from optimizer.evaluator import Evaluator
 from optimizer.fidelity import Fidelity, choose_window
 from optimizer.objective import parse_objective
@@ -38,7 +39,7 @@ def make(tmp_path: Path) -> MakeEvaluator:
         backend: FakeBackend, *, slos: str = "quality>=0.8", objective: str = "latency", default: EngineConfig = DEFAULT
     ) -> Evaluator:
         workload = chats(40)
-        return Evaluator(
+        measurer = EngineMeasurer(
             backend=backend,
             study_dir=tmp_path,
             window=choose_window(workload, QUICK.window_s, num_warmup=QUICK.warmup_requests),
@@ -58,6 +59,9 @@ def make(tmp_path: Path) -> MakeEvaluator:
             skus=load_skus(),
             placement=UNPINNED,
             hang_s=1.0,
+        )
+        return Evaluator(
+            measurer=measurer, study_dir=tmp_path, objective=parse_objective(objective), slos=parse_slos(slos)
         )
 
     return make

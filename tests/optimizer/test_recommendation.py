@@ -3,11 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trial_cases import failed, trial
 
-from engine.config import EngineConfig, Quantization, SpeculativeConfig
+from engine.config import EngineConfig, Hardware, Quantization, SpeculativeConfig
 from optimizer.objective import parse_objective
+from optimizer.reasons import what_changes
 from optimizer.recommendation import recommend
 from optimizer.relaxation import admitting_limit
-from optimizer.results import TrialResult
+from optimizer.results import Provenance, TrialResult, TrialState
 from optimizer.slo import Slo, evaluate_trial, parse_slos, violation
 
 LATENCY = parse_objective("latency")
@@ -134,3 +135,32 @@ def test_the_limit_advised_admits_the_value_and_is_near_it(text: str, value: flo
     limit = admitting_limit(slo, value)
     assert violation(slo.with_limit(limit), value) <= 0
     assert limit == pytest.approx(value, rel=0.021)
+
+
+def test_other_hardware_is_told_once() -> None:
+    default = EngineConfig(model="m")
+    hardware = Hardware(sku="h200", count=4)
+    config = default.model_copy(update={"tensor_parallel_size": 4, "hardware": hardware})
+    assert config.label(default) == "4 x h200"
+    trial = TrialResult(number=1, config=config, state=TrialState.COMPLETE)
+    base = TrialResult(number=0, config=default, state=TrialState.COMPLETE)
+    assert what_changes(trial, base) == [
+        "Each layer is split over 4 devices instead of 1.",
+        "Each replica runs on 4 x h200; the default on local.",
+    ]
+
+
+def test_predictions_are_never_called_measured() -> None:
+    def predicted(number: int) -> TrialResult:
+        return TrialResult(
+            number=number,
+            config=EngineConfig(model="m", max_num_seqs=16 + number),
+            state=TrialState.COMPLETE,
+            provenance=Provenance.PREDICTED,
+            metrics={"p95_e2el_ms": 100.0 - 20 * number},
+        )
+
+    found = recommend([predicted(0), predicted(1)], parse_objective("latency"), ())
+    assert found is not None
+    assert "Of 2 predicted configs" in found.reasons[0]
+    assert "measured" not in " ".join(found.reasons)

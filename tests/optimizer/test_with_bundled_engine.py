@@ -11,6 +11,7 @@ from traffic_cases import chats
 from engine.bundled_backend import BundledBackend
 from engine.config import EngineConfig
 from optimizer.cost import recorded_load
+from optimizer.engine_measurer import EngineMeasurer
 from optimizer.evaluator import Evaluator
 from optimizer.fidelity import Fidelity, choose_window
 from optimizer.objective import parse_objective
@@ -41,7 +42,7 @@ def tiny_checkpoint(folder: Path) -> Path:
 def test_a_real_engine_is_measured_scored_and_priced(tmp_path: Path) -> None:
     default = EngineConfig(model=str(tiny_checkpoint(tmp_path / "model")), max_num_seqs=8)
     workload = chats(24, rate_rps=12.0)
-    evaluator = Evaluator(
+    measurer = EngineMeasurer(
         backend=BundledBackend(),
         study_dir=tmp_path / "study",
         window=choose_window(workload, FIDELITY.window_s, num_warmup=FIDELITY.warmup_requests),
@@ -59,6 +60,12 @@ def test_a_real_engine_is_measured_scored_and_priced(tmp_path: Path) -> None:
         slos=parse_slos("quality>=0.99"),
         skus=load_skus(),
         placement=UNPINNED,
+    )
+    evaluator = Evaluator(
+        measurer=measurer,
+        study_dir=tmp_path / "study",
+        objective=parse_objective("latency"),
+        slos=parse_slos("quality>=0.99"),
     )
     result = evaluator.evaluate(0, default, origin="default")
     assert (result.state, result.reason) == (TrialState.COMPLETE, "")

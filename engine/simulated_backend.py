@@ -1,0 +1,106 @@
+"""`SimulatedBackend`: configs on hardware that is not here; it says what fits, and how its server would run.
+
+Does not launch anything: there is no HTTP server, and no measurement. Everything that comes of it is a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from engine.backend import FailureKind, Refusal
+from engine.config import EngineConfig
+from engine.memory import local_available_bytes
+from engine.model_shape import ModelShape
+from engine.simulator.acceptance import AcceptanceProfile
+from engine.simulator.errors import SimulatorError
+from engine.simulator.fit import num_kv_blocks, sku_refusals
+from engine.simulator.model_names import simulated_shape
+from engine.simulator.oracle import StepTimeOracle
+from engine.simulator.settings import SchedulerSettings, settings_of
+from engine.simulator.step_times import LOCAL, Calibration, step_time_oracle
+from search_spaces.errors import SearchSpaceError
+from search_spaces.skus import Sku, find_sku
+
+_FREE_DRAFTS = ("ngram", "suffix")  # drafting takes no time on the device
+
+
+class Serving(NamedTuple):
+    """A config in the simulator: its scheduler, and the time of its steps."""
+
+    settings: SchedulerSettings
+    oracle: StepTimeOracle
+
+
+class SimulatedBackend:
+    """One replica a config, on `tensor_parallel_size` devices of its SKU.
+
+    Args:
+        acceptance: measured chance of each draft token, by speculation method.
+    """
+
+    name = "simulated"
+
+    def __init__(
+        self,
+        skus: Mapping[str, Sku],
+        *,
+        calibration: Calibration | None = None,
+        acceptance: Mapping[str, AcceptanceProfile] | None = None,
+    ) -> None:
+        self._skus, self._calibration, self._acceptance = skus, calibration, acceptance or {}
+
+    def check(self, config: EngineConfig) -> list[Refusal]:
+        """What does not fit the SKU or is not covered by any oracle, with the nearest that is."""
+        try:
+            shape, sku = simulated_shape(config.model), self._sku(config)
+            if refusals := sku_refusals(config, shape, sku):
+                return refusals
+            self._serving(config, shape, sku)
+        except (SearchSpaceError, SimulatorError) as error:
+            return [Refusal(reason=str(error), kind=FailureKind.UNSUPPORTED)]
+        return []
+
+    def serving(self, config: EngineConfig) -> Serving:
+        """Ask `check` first.
+
+        Raises:
+            SimulatorError: the config cannot be simulated.
+        """
+        return self._serving(config, simulated_shape(config.model), self._sku(config))
+
+    def _serving(self, config: EngineConfig, shape: ModelShape, sku: Sku) -> Serving:
+        if config.hardware.count != config.tensor_parallel_size:
+            raise SimulatorError(
+                f"hardware.count is {config.hardware.count} and tensor_parallel_size {config.tensor_parallel_size}: "
+                "the simulator knows no other parallel split. Give both the same number"
+            )
+        settings = settings_of(config, num_blocks=num_kv_blocks(config, shape, sku), acceptance=self._accepted(config))
+        return Serving(settings, step_time_oracle(config, shape, sku, self._calibration))
+
+    def _accepted(self, config: EngineConfig) -> AcceptanceProfile | None:
+        """The profile of the config's drafts, cut to as many tokens as it drafts."""
+        speculation = config.speculative_config
+        if speculation is None:
+            return None
+        if speculation.method not in _FREE_DRAFTS:
+            raise SimulatorError(
+                f"the time that {speculation.method} takes to draft is not simulated. "
+                f"Use {' or '.join(_FREE_DRAFTS)}, or measure it on an engine"
+            )
+        profile = self._acceptance.get(speculation.method)
+        if profile is None:
+            return None  # `settings_of` says that it must be measured first
+        wanted = speculation.num_speculative_tokens
+        if wanted == "auto" or wanted > profile.num_draft_tokens:
+            raise SimulatorError(
+                f"the acceptance profile of {speculation.method} is measured for {profile.num_draft_tokens} draft "
+                f"tokens, not for {wanted}. Use num_speculative_tokens {profile.num_draft_tokens} or fewer"
+            )
+        return AcceptanceProfile(per_position=profile.per_position[:wanted])
+
+    def _sku(self, config: EngineConfig) -> Sku:
+        sku = find_sku(self._skus, config.hardware.sku)
+        if sku.name == LOCAL and sku.memory_gib is None:
+            return sku.model_copy(update={"memory_gib": local_available_bytes() / 2**30})
+        return sku

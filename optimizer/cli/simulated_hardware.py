@@ -1,0 +1,96 @@
+"""What `fopt run --engine simulated` and `fopt plan` share: SKUs by name, the backend, and a first config that fits.
+
+Does not read workloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.simulated_backend import SimulatedBackend
+from engine.simulator.acceptance import AcceptanceProfile
+from engine.simulator.model_names import simulated_shape
+from engine.simulator.step_times import read_calibration
+from optimizer.errors import OptimizerError
+from search_spaces.skus import Sku, find_sku
+
+SPLITS = (1, 2, 4, 8)
+_METHODS = ("ngram", "suffix")
+
+
+def chosen_skus(skus: Mapping[str, Sku], names: str) -> tuple[str, ...]:
+    """Catalogue names of `a,b,c`, each once.
+
+    Raises:
+        SearchSpaceError: an unknown one.
+        OptimizerError: none at all.
+    """
+    found = tuple(dict.fromkeys(find_sku(skus, name.strip()).name for name in names.split(",") if name.strip()))
+    if not found:
+        raise OptimizerError(f"--skus {names!r} names no hardware. Write names such as h100_sxm,h200,l40s")
+    return found
+
+
+def make_simulated_backend(
+    skus: Mapping[str, Sku], *, steps: Path | None = None, acceptance: Iterable[str] = ()
+) -> SimulatedBackend:
+    """Raises SimulatorError for an unreadable step log, OptimizerError for an acceptance profile."""
+    calibration = read_calibration(steps) if steps is not None else None
+    return SimulatedBackend(skus, calibration=calibration, acceptance=parse_acceptance(acceptance))
+
+
+def parse_acceptance(texts: Iterable[str]) -> dict[str, AcceptanceProfile]:
+    """`METHOD=0.8,0.6,...`: the chance of each draft token, given those before it.
+
+    Raises:
+        OptimizerError: not of that form.
+        SimulatorError: a chance outside 0..1.
+    """
+    return dict(_parse_profile(text) for text in texts)
+
+
+def _parse_profile(text: str) -> tuple[str, AcceptanceProfile]:
+    method, _, numbers = text.partition("=")
+    if method not in _METHODS:
+        raise OptimizerError(
+            f"--acceptance {text!r}: no simulated method is called {method!r}. Write METHOD=CHANCES with one of "
+            f"{', '.join(_METHODS)}, for example ngram=0.7,0.5"
+        )
+    try:
+        chances = tuple(float(number) for number in numbers.split(","))
+    except ValueError:
+        raise OptimizerError(
+            f"--acceptance {text!r}: {numbers!r} is no list of numbers. Write for example {method}=0.7,0.5"
+        ) from None
+    return method, AcceptanceProfile(per_position=chances)
+
+
+def narrowest_fit(backend: SimulatedBackend, model: str, sku: str) -> EngineConfig | None:
+    """The model on the fewest devices of a SKU that hold it; None when none of `SPLITS` does."""
+    configs = (simulated_config(model, sku, split) for split in SPLITS)
+    return next((config for config in configs if not backend.check(config)), None)
+
+
+def first_fit(backend: SimulatedBackend, model: str, skus: Iterable[str]) -> EngineConfig:
+    """`narrowest_fit` of the first SKU that has one.
+
+    Raises:
+        SimulatorError: no such model.
+        OptimizerError: the model fits no SKU; with what each would take.
+    """
+    simulated_shape(model)
+    reasons = []
+    for sku in skus:
+        if (config := narrowest_fit(backend, model, sku)) is not None:
+            return config
+        reasons.append(backend.check(simulated_config(model, sku, SPLITS[-1]))[0].reason)
+    raise OptimizerError(f"{model} runs on none of these SKUs: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def simulated_config(model: str, sku: str, split: int) -> EngineConfig:
+    """The engine's defaults on `split` devices of a SKU."""
+    hardware = {"sku": sku, "count": split}
+    values = {"model": model, "engine": "simulated", "tensor_parallel_size": split, "hardware": hardware}
+    return EngineConfig.model_validate(values)

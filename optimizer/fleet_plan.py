@@ -1,0 +1,189 @@
+"""`plan_fleets`: for a recorded load, the cheapest predicted fleet of each SKU, and the cheapest one mixed by length.
+
+Does not search scheduler settings: `fopt run --engine simulated` does. Nothing here is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.config import EngineConfig
+from engine.simulated_backend import Serving, SimulatedBackend
+from engine.simulator.simulate import simulate
+from optimizer.cost import RecordedLoad, recorded_load
+from optimizer.fidelity import part_of
+from optimizer.fleet_mix import Mix, cheapest_mix
+from optimizer.predicted_capacity import UnreachableSloError, predict_capacity
+from optimizer.predicted_fleet import ROUTER, PredictedFleet, predict_fleet
+from optimizer.simulated_measurer import simulated_part
+from optimizer.simulated_replay import SimulatedReplay, simulated_replay
+from optimizer.slo import Slo
+from optimizer.slo_rate import latency_slos, latency_slos_hold
+from search_spaces.skus import Sku, find_sku
+from workloads.metrics import ServingMetrics, summarize
+from workloads.record_arrays import Floats, Ints
+from workloads.records import RequestRecord
+from workloads.request import Request
+from workloads.workload import Workload
+
+NUM_BUCKETS = 4
+MAX_REQUESTS = 1000
+_HEADROOMS = 8  # tries, each with a fifth more, until the mixed fleet holds the peaks in simulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetOption:
+    """Replicas of one config, for all requests."""
+
+    config: EngineConfig
+    fleet: PredictedFleet
+    holds: bool  # the latency limits, at the recorded arrivals
+    basis: str
+
+    @property
+    def usd_per_hour(self) -> float:
+        return self.fleet.cost.usd_per_hour
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Replicas of one config in a mixed fleet, and the share that it serves of each bucket."""
+
+    config: EngineConfig
+    replicas: int
+    usd_per_hour: float  # of all of them
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedFleet:
+    """Pools behind a router by length. `edges` are total tokens, inclusive, at which a bucket ends."""
+
+    pools: tuple[Pool, ...]
+    edges: tuple[int, ...]
+    usd_per_hour: float
+    metrics: ServingMetrics
+    holds: bool  # the latency limits, in a simulation of all pools at the recorded arrivals
+
+
+class FleetPlanner:
+    """Plans for one workload on candidate configs."""
+
+    def __init__(
+        self, *, backend: SimulatedBackend, workload: Workload, skus: Mapping[str, Sku], headroom: float, seed: int = 0
+    ) -> None:
+        """Raises OptimizerError: a workload without arrivals or token counts."""
+        self._backend, self._skus, self._headroom, self._seed = backend, skus, headroom, seed
+        self.load: RecordedLoad = recorded_load(workload)
+        part = simulated_part(workload, max_requests=MAX_REQUESTS, seed=seed)
+        self.replay = simulated_replay(part)
+        self._part = part
+
+    def options(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> list[FleetOption]:
+        """A fleet of each config, those that hold the limits first, then by dollars per hour."""
+        found = [self._option(config, slos) for config in configs]
+        return sorted(found, key=lambda option: (not option.holds, option.usd_per_hour))
+
+    def _option(self, config: EngineConfig, slos: tuple[Slo, ...]) -> FleetOption:
+        serving, sku = self._backend.serving(config), find_sku(self._skus, config.hardware.sku)
+        fleet = predict_fleet(
+            self.replay,
+            serving,
+            self.load,
+            sku=sku,
+            sku_count=config.hardware.count,
+            slos=slos,
+            headroom=self._headroom,
+        )
+        holds = latency_slos_hold(fleet.metrics, latency_slos(slos))
+        return FleetOption(config=config, fleet=fleet, holds=holds, basis=serving.oracle.provenance.sentence())
+
+    def mixed(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> MixedFleet | None:
+        """By length buckets; None when a bucket alone meets the limits on no config."""
+        servings = [self._backend.serving(config) for config in configs]
+        edges, bucket_of = length_buckets(self.replay)
+        rates = np.bincount(bucket_of, minlength=len(edges)) / len(bucket_of) * self.load.rate_rps
+        capacity = self._capacities(servings, bucket_of, len(edges), slos)
+        usd = np.array([find_sku(self._skus, c.hardware.sku).usd_per_hour * c.hardware.count for c in configs])
+        headroom, found = 1 + self._headroom, None
+        for _ in range(_HEADROOMS):
+            mix = cheapest_mix(rates * headroom, capacity, usd)
+            if mix is None:
+                return None
+            metrics = self._simulated(mix, servings, bucket_of)
+            holds = latency_slos_hold(metrics, latency_slos(slos))
+            found = MixedFleet(
+                pools=_pools(mix, configs, usd),
+                edges=edges,
+                usd_per_hour=mix.usd_per_hour,
+                metrics=metrics,
+                holds=holds,
+            )
+            if holds:
+                break
+            headroom *= 1.2
+        return found
+
+    def _capacities(
+        self, servings: Sequence[Serving], bucket_of: Ints, num_buckets: int, slos: tuple[Slo, ...]
+    ) -> Floats:
+        """(buckets, configs) requests/s of one replica; 0 where the limits hold at no rate."""
+        capacity = np.zeros((num_buckets, len(servings)))
+        for bucket in range(num_buckets):
+            rows = np.flatnonzero(bucket_of == bucket)
+            replay = simulated_replay(part_of(self._part, [_alone(self.replay.requests[row]) for row in rows]))
+            tokens = float((replay.traffic.input_tokens + replay.traffic.output_tokens).mean())
+            for place, serving in enumerate(servings):
+                try:
+                    held = predict_capacity(replay, *serving, slos=slos)
+                except UnreachableSloError:
+                    continue
+                capacity[bucket, place] = held.tokens_per_second / tokens
+        return capacity
+
+    def _simulated(self, mix: Mix, servings: Sequence[Serving], bucket_of: Ints) -> ServingMetrics:
+        """All pools at the recorded arrivals; requests are dealt to them at random by the shares."""
+        cumulated = np.cumsum(mix.shares, axis=1)[bucket_of]
+        draws = np.random.default_rng(self._seed).random((len(bucket_of), 1))
+        pool_of = np.minimum((draws > cumulated).sum(axis=1), len(servings) - 1)
+        records: list[RequestRecord] = []
+        for place, serving in enumerate(servings):
+            rows = np.flatnonzero(pool_of == place)
+            if not len(rows):
+                continue
+            requests = [_alone(self.replay.requests[row]) for row in rows]
+            replay = simulated_replay(Workload.from_requests(requests, self._part.metadata))
+            replicas = max(1, int(mix.replicas[place]))
+            records += replay.records(simulate(replay.traffic, *serving, num_replicas=replicas, router=ROUTER))
+        return summarize(records)
+
+
+def length_buckets(replay: SimulatedReplay, num_buckets: int = NUM_BUCKETS) -> tuple[tuple[int, ...], Ints]:
+    """Total tokens at which each bucket ends, and the bucket of every request; about as many tokens in each."""
+    totals = replay.traffic.input_tokens + replay.traffic.output_tokens
+    ordered = np.sort(totals)
+    shares = np.cumsum(ordered) / ordered.sum()
+    places = [int(np.searchsorted(shares, (part + 1) / num_buckets)) for part in range(num_buckets - 1)]
+    edges = sorted({*(int(ordered[place]) for place in places), int(ordered[-1])})
+    bucket_of: Ints = np.searchsorted(np.array(edges), totals)
+    return tuple(edges), bucket_of
+
+
+def _alone(request: Request) -> Request:
+    return replace(request, parent_ids=(), think_s=None)
+
+
+def _pools(mix: Mix, configs: Sequence[EngineConfig], usd: Floats) -> tuple[Pool, ...]:
+    return tuple(
+        Pool(
+            config=config,
+            replicas=int(mix.replicas[place]),
+            usd_per_hour=float(mix.replicas[place] * usd[place]),
+            shares=tuple(float(share) for share in mix.shares[:, place]),
+        )
+        for place, config in enumerate(configs)
+        if mix.replicas[place]
+    )

@@ -1,0 +1,142 @@
+"""What the simulated engine accepts, what it refuses, and the words in which it does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.bundled.step_log import StepRecord, to_parquet
+from engine.config import EngineConfig, Quantization, SpeculativeConfig, dump_engine_config
+from engine.simulated_backend import SimulatedBackend
+from engine.simulator.acceptance import AcceptanceProfile
+from engine.simulator.errors import SimulatorError
+from engine.simulator.model_names import simulated_shape
+from engine.simulator.oracle import Source
+from engine.simulator.step_times import read_calibration
+from search_spaces.skus import load_skus
+
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA_8B))
+    return str(folder)
+
+
+def config(model: str, sku: str = "mi300x", split: int = 1, **fields: object) -> EngineConfig:
+    hardware = {"sku": sku, "count": split}
+    values = {"model": model, "engine": "simulated", "tensor_parallel_size": split, "hardware": hardware, **fields}
+    return EngineConfig.model_validate(values)
+
+
+def backend(**options: object) -> SimulatedBackend:
+    return SimulatedBackend(load_skus(), **options)  # type: ignore[arg-type]
+
+
+def refusal(config: EngineConfig, **options: object) -> str:
+    (refused,) = backend(**options).check(config)
+    return refused.reason
+
+
+def test_what_has_no_silicon_is_a_labelled_roofline(model: str) -> None:
+    assert backend().check(config(model)) == []
+    serving = backend().serving(config(model, max_num_seqs=16))
+    assert serving.settings.max_num_seqs == 16
+    assert serving.oracle.provenance.source is Source.ROOFLINE
+    assert any("no kernel measurements of mi300x" in gap for gap in serving.oracle.provenance.gaps)
+
+
+def test_quantized_weights_have_no_silicon_and_more_room_for_the_cache(model: str) -> None:
+    plain, small = config(model, "h100_sxm"), config(model, "h100_sxm", quantization=Quantization(weights="int8"))
+    assert backend().serving(small).oracle.provenance.source is Source.ROOFLINE
+    assert backend().serving(small).settings.num_blocks > backend().serving(plain).settings.num_blocks
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sku": "h100sxm"}, "no SKU is called 'h100sxm'. Did you mean"),
+        ({"sku": "l4", "max_model_len": 100_000}, "max_model_len"),
+        ({"split": 3}, "does not divide the model's 32 attention heads. Use 2"),
+        ({"hardware": {"sku": "mi300x", "count": 2}}, "Give both the same number"),
+        ({"sku": "local"}, "not known. Give a measured trial's file with --steps"),
+        (
+            {"speculative_config": SpeculativeConfig(method="ngram", num_speculative_tokens=2)},
+            "only with a measured acceptance profile",
+        ),
+        (
+            {"speculative_config": SpeculativeConfig(method="eagle", num_speculative_tokens=2, model="m")},
+            "takes to draft is not simulated. Use ngram or suffix",
+        ),
+    ],
+)
+def test_what_cannot_be_simulated_says_what_can(model: str, fields: dict[str, object], words: str) -> None:
+    assert words in refusal(config(model, **fields))  # type: ignore[arg-type]
+
+
+def test_a_measured_acceptance_profile_covers_as_many_drafts_as_it_has(model: str) -> None:
+    profiles = {"ngram": AcceptanceProfile(per_position=(0.8, 0.5))}
+    two = config(model, speculative_config=SpeculativeConfig(method="ngram", num_speculative_tokens=2))
+    three = config(model, speculative_config=SpeculativeConfig(method="ngram", num_speculative_tokens=3))
+    assert backend(acceptance=profiles).serving(two).settings.num_draft_tokens == 2
+    assert "Use num_speculative_tokens 2 or fewer" in refusal(three, acceptance=profiles)
+
+
+def steps_file(folder: Path, **fields: object) -> Path:
+    folder.mkdir()
+    records = [StepRecord(float(n), 0.01 + 1e-4 * n, 0, 0, 0, n, 100 * n, 0, n) for n in range(1, 101)]
+    (folder / "steps.parquet").write_bytes(to_parquet(records))
+    (folder / "config.yaml").write_text(dump_engine_config(EngineConfig.model_validate({"model": "m", **fields})))
+    return folder / "steps.parquet"
+
+
+def test_local_is_calibrated_by_a_trials_steps_and_by_nothing_else(model: str, tmp_path: Path) -> None:
+    calibration = read_calibration(steps_file(tmp_path / "trial"))
+    local = config(model, "local", max_model_len=64)
+    shape = simulated_shape(model)
+    serving = SimulatedBackend(
+        {"local": load_skus()["local"].model_copy(update={"memory_gib": 64.0})}, calibration=calibration
+    ).serving(local)
+    assert shape.num_hidden_layers == 32
+    assert serving.oracle.provenance.source is Source.CALIBRATED
+    assert serving.oracle.step_s(0, 0, 0, 50, 5000, 0) == pytest.approx(0.015, rel=0.05)
+    int8 = local.model_copy(update={"quantization": Quantization(weights="int8")})
+    assert calibration.objection(int8) == "the calibrating steps were measured with quantization.weights bf16, not int8"
+
+
+def test_a_file_that_is_no_step_log_is_named(tmp_path: Path) -> None:
+    (tmp_path / "steps.parquet").write_text("nothing")
+    with pytest.raises(SimulatorError, match=r"steps.parquet is not a step log.*Give a trial's"):
+        read_calibration(tmp_path / "steps.parquet")
+    with pytest.raises(SimulatorError, match=r"cannot read .*Give a trial's steps.parquet"):
+        read_calibration(tmp_path / "none.parquet")
+
+
+def test_models_with_experts_are_refused(model: str) -> None:
+    (Path(model) / "config.json").write_text(json.dumps(LLAMA_8B | {"architectures": ["Qwen3MoeForCausalLM"]}))
+    simulated_shape.cache_clear()
+    assert "dense decoders alone" in refusal(config(model))
+
+
+def test_an_unknown_name_gets_the_nearest_known_one() -> None:
+    pytest.importorskip("aiconfigurator_core", reason="needs the extra `silicon`")
+    assert "known names: meta-llama/Meta-Llama-3.1-70B" in refusal(config("meta-llama/Llama-3.1-70B"))
+
+
+def test_a_known_name_on_known_silicon_is_silicon() -> None:
+    pytest.importorskip("aiconfigurator_core", reason="needs the extra `silicon`")
+    serving = backend().serving(config("meta-llama/Meta-Llama-3.1-8B", "h100_sxm"))
+    assert serving.oracle.provenance.source is Source.SILICON

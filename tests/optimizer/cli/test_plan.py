@@ -1,0 +1,128 @@
+"""`fopt plan`: fleets for a recorded load, predicted; and its error lines."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from simulated_cases import write_model, write_traffic
+
+from optimizer.cli import main
+from optimizer.cli.plan import fitting_configs
+from optimizer.cli.simulated_hardware import make_simulated_backend
+from optimizer.fleet_plan import length_buckets
+from optimizer.simulated_replay import simulated_replay
+from search_spaces.skus import load_all_skus
+from workloads.parquet import read_workload
+
+Plan = Callable[..., str]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model")
+
+
+@pytest.fixture
+def traffic(tmp_path: Path) -> Path:
+    return write_traffic(tmp_path / "traffic.parquet", num_requests=120, rate_rps=20.0)
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], traffic: Path, model: Path) -> Plan:
+    """Runs `fopt plan TRAFFIC --model MODEL ARGUMENTS` to the exit code given; stdout, or stderr when it fails."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["fopt", "plan", str(traffic), "--model", str(model), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        told = capsys.readouterr()
+        assert stop.value.code == code, told.err
+        assert not (code and told.out)
+        return told.err if code else told.out
+
+    return run
+
+
+def test_a_plan_names_the_cheapest_fleet_and_says_that_it_is_predicted(plan: Plan) -> None:
+    told = plan("--skus", "mi300x,l4", "--slo", "ttft:p95<2s")
+    assert "predicted by a simulator, not measured" in told
+    assert "hold the load for $" in told
+    assert "x mi300x" in told
+    assert "Cheapest fleet by request length" in told
+    assert "ttft:p95<1000ms" in told  # the notch below
+    assert "roofline: data sheet of mi300x" in told
+
+
+def test_dollars_are_replicas_times_price(plan: Plan) -> None:
+    told = json.loads(plan("--skus", "mi300x", "--slo", "ttft:p95<2s", "--price", "mi300x=10", "--json"))
+    (fleet,) = told["fleets"]
+    assert told["provenance"] == "predicted"
+    assert fleet["holds"]
+    assert fleet["metrics"]["p95_ttft_ms"] < 2000
+    cost = fleet["cost"]
+    assert cost["usd_per_hour"] == pytest.approx(10 * cost["sku_count"] * cost["replicas"])
+    mixed = told["mixed"]
+    assert mixed["usd_per_hour"] == pytest.approx(sum(pool["usd_per_hour"] for pool in mixed["pools"]))
+    for bucket in range(len(mixed["bucket_ends_tokens"])):
+        assert sum(pool["shares"][bucket] for pool in mixed["pools"]) == pytest.approx(1)
+    prices = [notch["usd_per_hour"] for notch in told["other_limits"]]
+    held = [price for price in prices if price is not None]
+    assert held == sorted(held, reverse=True)  # looser limits never cost more
+
+
+def test_limits_that_no_fleet_meets_are_an_answer(plan: Plan) -> None:
+    told = plan("--skus", "l4", "--slo", "ttft:p95<1ms")
+    assert "No fleet of one kind meets every limit" in told
+    assert "missed" in told
+    assert "No mixed fleet" in told
+    assert "an idle server of this config has p95_ttft" in told.replace("\n", " ")
+
+
+def test_without_limits_replicas_are_counted_at_saturation(plan: Plan) -> None:
+    told = json.loads(plan("--skus", "mi300x", "--json"))
+    assert told["fleets"][0]["cost"]["capacity_basis"] == "simulated saturation"
+    assert told["other_limits"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--skus", "h100smx"], "no SKU is called 'h100smx'"),
+        (["--skus", "l4", "--slo", "quality>0.9"], "upper limits on latencies alone"),
+        (["--skus", "l4", "--slo", "ttft:p95>1s"], "upper limits on latencies alone"),
+        (["--skus", "local"], "--steps"),
+        (["--skus", "l4", "--price", "l4=cheap"], "is not a number"),
+        ([], "--skus"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(plan: Plan, options: list[str], words: str) -> None:
+    assert words in plan(*options, code=2)
+
+
+def test_a_model_that_fits_nowhere_is_told_what_it_would_take(plan: Plan, model: Path) -> None:
+    write_model(model, num_hidden_layers=2000)
+    assert "runs on none of these SKUs: each of 8 l4 would hold" in plan("--skus", "l4", code=2)
+
+
+def test_only_pairs_that_hold_the_model_are_planned(model: Path) -> None:
+    write_model(model, num_hidden_layers=120)  # more than one L4 holds
+    configs = fitting_configs(make_simulated_backend(load_all_skus()), str(model), ("l4", "mi300x"))
+    assert [(c.hardware.sku, c.hardware.count) for c in configs] == [
+        ("l4", 4),
+        ("l4", 8),
+        ("mi300x", 1),  # the catalogue does not know its link, without which no split is predicted
+    ]
+
+
+def test_buckets_part_the_tokens_evenly_and_lose_no_request(traffic: Path) -> None:
+    replay = simulated_replay(read_workload(traffic))
+    edges, bucket_of = length_buckets(replay)
+    totals = replay.traffic.input_tokens + replay.traffic.output_tokens
+    assert len(edges) == 4
+    assert edges[-1] == totals.max()
+    for bucket, edge in enumerate(edges):
+        inside = totals[bucket_of == bucket]
+        assert inside.max() <= edge
+        assert inside.sum() == pytest.approx(totals.sum() / 4, rel=0.1)

@@ -1,0 +1,136 @@
+"""`fopt run --engine simulated`: an answer for hardware that is not here, marked predicted; and its error lines."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from simulated_cases import write_model, write_traffic
+
+from optimizer.cli import main
+from optimizer.cli.simulated_job import judged_limits
+from optimizer.errors import OptimizerError
+from optimizer.slo import parse_slos
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model")
+
+
+@pytest.fixture
+def traffic(tmp_path: Path) -> Path:
+    return write_traffic(tmp_path / "traffic.parquet")
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], traffic: Path, tmp_path: Path) -> Fails:
+    """Runs a simulated `fopt run`, checks that it is a user error that leaves nothing behind, and returns its line."""
+
+    def run(*arguments: object) -> str:
+        options = ["--engine", "simulated", "--runs-dir", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", ["fopt", "run", str(traffic), *options, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        told = capsys.readouterr()
+        assert stop.value.code == 2, told.err
+        assert not (tmp_path / "runs").exists()
+        return told.err.removeprefix("fopt: error: ")
+
+    return run
+
+
+def test_a_run_answers_without_torch_and_marks_everything_predicted(traffic: Path, model: Path, tmp_path: Path) -> None:
+    arguments = ["run", str(traffic), "--model", str(model), "--engine", "simulated", "--skus", "mi300x,l4"]
+    arguments += ["--objective", "cost", "--slo", "ttft:p95<2s", "--budget", "6trials", "--name", "s"]
+    arguments += ["--runs-dir", str(tmp_path / "runs")]
+    program = f"import sys; sys.argv = ['fopt', *{arguments!r}]\nfrom optimizer.cli import main\n"
+    program += "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "Predicted by a simulator and not measured" in done.stdout
+    assert "6 predicted by a simulator" in done.stdout
+    assert "measured on a running engine" not in done.stdout
+    study = tmp_path / "runs" / "s"
+    best = yaml.safe_load((study / "best.yaml").read_text())
+    assert best["provenance"] == "predicted"
+    assert best["verified"] is False
+    assert best["config"]["hardware"]["sku"] in ("mi300x", "l4")
+    comment = (study / "best.yaml").read_text()
+    assert "vllm serve --config best.vllm.yaml" in comment
+    assert "step times: roofline: data sheet of" in " ".join(comment.replace("#", " ").split())
+    assert "predicted by fopt's simulator" in (study / "best.vllm.yaml").read_text().replace("\n# ", " ")
+    report = (study / "report.md").read_text()
+    assert "quality is not predicted" in report.lower()
+    results = [json.loads(path.read_text()) for path in study.glob("trials/*/result.json")]
+    assert {result["provenance"] for result in results} == {"predicted"}
+    assert {result["config"]["quantization"]["weights"] for result in results} == {"bf16"}
+
+
+def test_an_unknown_sku_gets_the_closest(fails: Fails, model: Path) -> None:
+    assert "no SKU is called 'h100_smx'. Did you mean" in fails("--model", model, "--skus", "mi300x,h100_smx")
+
+
+def test_a_list_of_no_skus_says_how_to_write_one(fails: Fails, model: Path) -> None:
+    assert "Write names such as h100_sxm,h200,l40s" in fails("--model", model, "--skus", ",")
+
+
+def test_a_model_that_fits_no_sku_is_told_what_it_would_take(fails: Fails, model: Path) -> None:
+    write_model(model, num_hidden_layers=2000)
+    told = fails("--model", model, "--skus", "l4")
+    assert "runs on none of these SKUs" in told
+    assert "would hold" in told
+
+
+def test_this_machine_needs_measured_steps(fails: Fails, model: Path) -> None:
+    assert "--steps" in fails("--model", model, "--skus", "local")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--objective", "quality"], "quality, which is not predicted"),
+        (["--slo", "kl<0.1"], "kl<0.1: quality is not predicted"),
+        (["--acceptance", "ngram=high"], "is no list of numbers. Write for example ngram=0.7,0.5"),
+        (["--acceptance", "eagle=0.5"], "no simulated method is called 'eagle'"),
+        (["--acceptance", "ngram=1.5"], "between 0 and 1"),
+        (["--steps", "none.parquet"], "cannot read none.parquet"),
+        (["--model", "nobody/nothing"], "nobody/nothing"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(fails: Fails, model: Path, options: list[str], words: str) -> None:
+    assert words in fails("--model", model, *options)
+
+
+def test_options_of_the_simulator_are_refused_elsewhere(fails: Fails, model: Path) -> None:
+    told = fails("--model", model, "--engine", "bundled", "--skus", "l4")
+    assert "--skus belongs to --engine simulated" in told
+
+
+def test_a_prediction_cannot_be_served(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"model": str(model), "engine": "simulated"}))
+    monkeypatch.setattr(sys, "argv", ["fopt", "serve", str(config)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "there is nothing to launch" in capsys.readouterr().err
+
+
+def test_a_quality_floor_keeps_to_unquantized_weights_and_zero_lets_the_others_in() -> None:
+    by_default = judged_limits(parse_slos("ttft:p95<1s"))
+    assert not by_default.quantized
+    assert [slo.metric for slo in by_default.slos] == ["ttft"]
+    assert "quality>=0.99 is kept by leaving quantized weights out" in by_default.note
+    moved = judged_limits(parse_slos("quality>=0"))
+    assert moved.quantized
+    assert "is not known" in moved.note
+    with pytest.raises(OptimizerError, match="quality is not predicted"):
+        judged_limits(parse_slos("quality<0.5"))
