@@ -179,7 +179,8 @@ def _traffic(client: Client, start_s: float, seconds: float, factor: float, rng:
         pmfs = client.lengths_at(interval.start_s)
         inputs, outputs = (pmfs[name].draw(len(times), rng).astype(np.int32) for name in _LENGTHS)
         ratios = pmfs["reason_ratio"].draw(len(times), rng) if "reason_ratio" in pmfs else np.zeros(len(times))
-        drawn = (times, np.maximum(inputs, 1), np.maximum(outputs, 0), np.round(ratios * outputs).astype(np.int32))
+        reasoning = np.round(ratios * outputs).astype(np.int32)
+        drawn: list[npt.NDArray[np.generic]] = [times, np.maximum(inputs, 1), np.maximum(outputs, 0), reasoning]
         for column, values in zip(columns.values(), drawn, strict=True):
             column.append(values)
     joined = {name: np.concatenate(parts) if parts else np.empty(0, np.int32) for name, parts in columns.items()}
