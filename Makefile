@@ -30,7 +30,7 @@ lint: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (about an hour on two cores)
+demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (79 minutes beside other work, the heads 6 more)
 	$(BIN)/python -m workloads.demo.corpus
 	$(BIN)/python -m engine.artifacts.demo_training
 	$(BIN)/python -m engine.artifacts.distillation

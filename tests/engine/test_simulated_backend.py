@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from simulated_cases import LLAMA_8B
 
 from engine.bundled.step_log import StepRecord, to_parquet
 from engine.config import EngineConfig, Quantization, SpeculativeConfig, dump_engine_config
@@ -14,18 +15,6 @@ from engine.simulator.model_names import simulated_shape
 from engine.simulator.oracle import Source
 from engine.simulator.step_times import read_calibration
 from search_spaces.skus import load_skus
-
-LLAMA_8B = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from simulated_cases import LLAMA_8B
 from traffic_cases import chats, sessions
 
 from engine.backend import FailureKind
@@ -18,17 +19,6 @@ from search_spaces.skus import load_skus
 from workloads.records import read_records
 from workloads.workload import Workload
 
-LLAMA_8B = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 SLOS = "ttft:p95<500ms"
 
 

@@ -14,10 +14,11 @@ from engine.config import EngineConfig
 BLOCK_SIZE = 4
 
 
-def make_scheduler(num_blocks: int = 64, **fields: Any) -> Scheduler:
+def make_scheduler(num_blocks: int = 64, *, shares_draft_cache: bool = False, **fields: Any) -> Scheduler:
     values = {"model": "none", "max_num_seqs": 4, "max_num_batched_tokens": 16} | fields
     manager = BlockManager(num_blocks, BLOCK_SIZE, enable_prefix_caching=True)
-    return Scheduler(EngineConfig.model_validate(values), manager, max_model_len=64)
+    config = EngineConfig.model_validate(values)
+    return Scheduler(config, manager, max_model_len=64, shares_draft_cache=shares_draft_cache)
 
 
 def sequence(length: int, first: int = 0, **params: Any) -> Sequence:
@@ -44,6 +45,16 @@ def test_a_long_prompt_runs_in_chunks_beside_a_decode() -> None:
         [(1, 0), (10, 0)],
         [(1, 0), (1, 0)],
     ]
+
+
+def test_blocks_are_shared_once_the_drafts_keys_and_values_are_written_too() -> None:
+    scheduler, prompt = make_scheduler(shares_draft_cache=True), sequence(12)
+    scheduler.add(prompt)
+    [item] = scheduler.schedule()
+    prompt.num_draft_computed_tokens = 5  # the draft lags behind the 12 that the target computes
+    scheduler.advance(item, [7])
+    assert prompt.num_computed_tokens == 12
+    assert prompt.num_registered_blocks == 1
 
 
 def test_without_chunked_prefill_a_prompt_waits_for_room() -> None:

@@ -65,6 +65,7 @@ class FakeEngine:
     seen: list[SamplingParams] = field(default_factory=list)
     num_resets: int = 0
     breaks: bool = False
+    closed: bool = False
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
     def add_request(self, request_id: str, prompt_token_ids: list[int], params: SamplingParams) -> None:
@@ -73,6 +74,9 @@ class FakeEngine:
         self.seen.append(params)
         endless = itertools.chain(map(ord, self.text), itertools.repeat(EOS))
         self.running[request_id] = Recital(params, prompt_token_ids, endless)
+
+    def close(self) -> None:
+        self.closed = True
 
     def abort(self, request_id: str) -> None:
         if self.running.pop(request_id, None) is not None:
