@@ -16,6 +16,8 @@ from engine.config import EngineConfig, SpeculativeConfig
 from engine.memory import int4_group, local_available_bytes, one_sequence_bytes, plain_bytes, required_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 
+WEIGHT_FORMATS = ("bf16", "int8", "int4_g32", "int4_g64", "int4_g128")  # that this engine makes
+
 
 def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
     """Everything that speaks against a config; checks that need the checkpoint's shape wait until it is readable."""
@@ -39,6 +41,7 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
 def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal]:
     if config.engine != "bundled":
         yield Refusal(reason=f"the config is for engine {config.engine}, not for bundled")
+    yield from _foreign_refusals(config)
     if config.tensor_parallel_size != 1:
         yield Refusal(
             reason=f"tensor_parallel_size {config.tensor_parallel_size}: the bundled engine runs on one device. Use 1",
@@ -46,6 +49,30 @@ def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal
         )
     if config.num_threads is not None and config.num_threads > num_cores:
         yield Refusal(reason=f"num_threads {config.num_threads} is more than the {num_cores} cores it may use")
+
+
+def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
+    """Fields of the vocabulary that other engines have and this one does not."""
+    parts, speculation = config.quantization, config.speculative_config
+    lacks = {
+        f"quantization.weights {parts.weights}": parts.weights not in WEIGHT_FORMATS,
+        f"quantization.activations {parts.activations}": parts.activations != "bf16",
+        f"quantization.kv_cache {parts.kv_cache}": parts.kv_cache != "bf16",
+        f"quantization.communication {parts.communication}": parts.communication != "bf16",
+        "quantization.overrides": bool(parts.overrides),
+        f"speculative method {speculation.method if speculation else ''}": bool(
+            speculation and speculation.method == "eagle3"
+        ),
+        f"pipeline_parallel_size {config.pipeline_parallel_size}": config.pipeline_parallel_size != 1,
+        f"data_parallel_size {config.data_parallel_size}": config.data_parallel_size != 1,
+        "distributed_executor_backend": config.distributed_executor_backend is not None,
+        "gpu_memory_utilization (use kv_cache_memory_bytes)": config.gpu_memory_utilization is not None,
+        "lora_modules": bool(config.lora_modules),
+        "engine_args": bool(config.engine_args),
+    }
+    for field, wanted in lacks.items():
+        if wanted:
+            yield Refusal(reason=f"the bundled engine has no {field}. Leave it out", kind=FailureKind.UNSUPPORTED)
 
 
 def _checkpoint_refusals(folder: Path, *, what: str = "") -> Iterator[Refusal]:

@@ -22,8 +22,21 @@ from pydantic import (
 )
 
 Dtype = Literal["auto", "bfloat16", "float32"]
-WeightFormat = Literal["bf16", "int8", "int4_g32", "int4_g64", "int4_g128"]
-SpeculativeMethod = Literal["ngram", "suffix", "draft_model", "medusa", "eagle"]
+WeightFormat = Literal[
+    "bf16",
+    "int8",
+    "int4_g32",
+    "int4_g64",
+    "int4_g128",
+    "int4_g32_asym",
+    "int4_g64_asym",
+    "int4_g128_asym",
+    "fp8",
+    "nvfp4",
+]
+SpeculativeMethod = Literal["ngram", "suffix", "draft_model", "medusa", "eagle", "eagle3"]
+EngineName = Literal["bundled", "vllm", "endpoint", "command", "simulated"]
+EngineArgument = str | int | float | bool | None | dict[str, Any] | list[Any]
 
 
 class ConfigError(ValueError):
@@ -35,12 +48,17 @@ class _Frozen(BaseModel):
 
 
 class Quantization(_Frozen):
-    """Number format of each part. `bf16` means: as the checkpoint and `dtype` have it."""
+    """Number format of each part. `bf16` means: as the checkpoint and `dtype` have it.
+
+    `overrides` gives single linear layers another weight format: shell pattern of the module's name (as in the
+    checkpoint, e.g. `model.layers.0.*` or `*.down_proj`) to format; the last pattern that matches holds.
+    """
 
     weights: WeightFormat = "bf16"
-    activations: Literal["bf16"] = "bf16"
-    kv_cache: Literal["bf16"] = "bf16"
-    communication: Literal["bf16"] = "bf16"
+    activations: Literal["bf16", "int8", "fp8"] = "bf16"
+    kv_cache: Literal["bf16", "int8", "fp8"] = "bf16"
+    communication: Literal["bf16", "int8"] = "bf16"  # between the ranks of tensor parallelism
+    overrides: dict[str, WeightFormat] = {}
 
 
 _METHOD_FIELDS: dict[str, str] = {
@@ -49,11 +67,13 @@ _METHOD_FIELDS: dict[str, str] = {
     "draft_model": "model",
     "medusa": "model",
     "eagle": "model",
+    "eagle3": "model",
 }
 
 
 class SpeculativeConfig(_Frozen):
-    """How tokens are drafted. `model` is the folder of the draft (`draft_model`) or of the heads (`medusa`, `eagle`).
+    """How tokens are drafted. `model` is the folder of the draft (`draft_model`) or of the heads (`medusa`, `eagle`,
+    `eagle3`).
 
     Fields that the method does not read are left out of dumps, labels and fingerprints.
     """
@@ -97,11 +117,14 @@ class EngineConfig(_Frozen):
     """One candidate: a complete, launchable description of an engine."""
 
     model: str
-    engine: Literal["bundled", "vllm", "simulated"] = "bundled"
+    engine: EngineName = "bundled"
     dtype: Dtype = "auto"
     quantization: Quantization = Quantization()
     speculative_config: SpeculativeConfig | None = None
     tensor_parallel_size: int = Field(default=1, ge=1)
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    data_parallel_size: int = Field(default=1, ge=1)
+    distributed_executor_backend: Literal["mp", "ray"] | None = None  # None: the engine decides; ray: many machines
     max_model_len: int | None = Field(default=None, ge=16)  # None: what the checkpoint says
     max_num_seqs: int = Field(default=64, ge=1)
     max_num_batched_tokens: int = Field(default=2048, ge=16)
@@ -110,7 +133,12 @@ class EngineConfig(_Frozen):
     block_size: int = Field(default=16, ge=1)  # tokens per KV block
     kv_cache_memory_bytes: int | None = Field(default=None, gt=0)  # None: the engine decides
     num_threads: int | None = Field(default=None, ge=1)  # CPU threads; None: every core it may use
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)  # None: the engine decides
     enforce_eager: bool = False  # no compiled steps
+    lora_modules: dict[str, str] = {}  # adapter's name to its Hugging Face PEFT folder
+    max_loras: int = Field(default=1, ge=1)  # adapters in one batch
+    max_lora_rank: int = Field(default=16, ge=1)
+    engine_args: dict[str, EngineArgument] = {}  # what has no field here, under the engine's own flag names
     seed: int = 0
     hardware: Hardware = Hardware()
 
@@ -127,6 +155,7 @@ class EngineConfig(_Frozen):
         """Key of everything that changes the numbers the model computes; lossless speculation does not."""
         parts = self.quantization
         numbers = f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
+        numbers += "".join(f"/{pattern}={weights}" for pattern, weights in parts.overrides.items())
         return f"{numbers}/eager" if self.enforce_eager else numbers
 
     def fingerprint(self) -> str:

@@ -13,7 +13,8 @@ import psutil
 from engine.config import EngineConfig, WeightFormat
 from engine.model_shape import ModelShape
 
-_INT4_GROUP = {"int4_g32": 32, "int4_g64": 64, "int4_g128": 128}
+_INT4_GROUP = {f"int4_g{group}{suffix}": group for group in (32, 64, 128) for suffix in ("", "_asym")}
+_NVFP4_GROUP = 16
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -37,7 +38,9 @@ def weight_bytes(shape: ModelShape, *, weights: WeightFormat = "bf16", dtype: st
 def _matrix_bytes(rows: int, columns: int, weights: WeightFormat, number: int) -> int:
     if weights == "bf16":
         return rows * columns * number
-    if weights == "int8":
+    if weights == "nvfp4":
+        return rows * columns // 2 + rows * -(-columns // _NVFP4_GROUP)  # an 8-bit scale per group
+    if weights in ("int8", "fp8"):
         return rows * columns + rows * number  # a scale per row
     groups = -(-columns // _INT4_GROUP[weights])
     return rows * columns // 2 + rows * groups * 2 * number  # a scale and a zero per group

@@ -75,6 +75,8 @@ class SimulatedBackend:
                 f"hardware.count is {config.hardware.count} and tensor_parallel_size {config.tensor_parallel_size}: "
                 "the simulator knows no other parallel split. Give both the same number"
             )
+        if unknown := _not_simulated(config):
+            raise SimulatorError(f"{unknown} is not simulated. Leave it out, or measure it on an engine")
         settings = settings_of(config, num_blocks=num_kv_blocks(config, shape, sku), acceptance=self._accepted(config))
         return Serving(settings, step_time_oracle(config, shape, sku, self._calibration))
 
@@ -104,3 +106,19 @@ class SimulatedBackend:
         if sku.name == LOCAL and sku.memory_gib is None:
             return sku.model_copy(update={"memory_gib": local_available_bytes() / 2**30})
         return sku
+
+
+def _not_simulated(config: EngineConfig) -> str | None:
+    """The first field that would change times in a way no oracle knows."""
+    parts = config.quantization
+    unknown = {
+        f"quantization.activations {parts.activations}": parts.activations != "bf16",
+        f"quantization.kv_cache {parts.kv_cache}": parts.kv_cache != "bf16",
+        f"quantization.communication {parts.communication}": parts.communication != "bf16",
+        "quantization.overrides": bool(parts.overrides),
+        f"pipeline_parallel_size {config.pipeline_parallel_size}": config.pipeline_parallel_size != 1,
+        f"data_parallel_size {config.data_parallel_size}": config.data_parallel_size != 1,
+        "lora_modules": bool(config.lora_modules),
+        "engine_args": bool(config.engine_args),
+    }
+    return next((field for field, is_set in unknown.items() if is_set), None)

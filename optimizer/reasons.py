@@ -103,6 +103,7 @@ _SOURCES = {
     "draft_model": "a small draft model proposes",
     "medusa": "further output heads propose",
     "eagle": "a one-layer head on the model proposes",
+    "eagle3": "a one-layer head on three of the model's layers proposes",
 }
 
 

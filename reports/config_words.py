@@ -17,12 +17,15 @@ _METHODS = {
     "draft_model": "draft model",
     "medusa": "Medusa heads",
     "eagle": "EAGLE head",
+    "eagle3": "EAGLE-3 head",
 }
 NONE = "none"
 _UNSET = {
     "max_model_len": "the checkpoint's",
     "kv_cache_memory_bytes": "the engine decides",
     "num_threads": "every core",
+    "distributed_executor_backend": "the engine decides",
+    "gpu_memory_utilization": "the engine decides",
     "speculative_config.method": "off",
 }
 

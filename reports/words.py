@@ -77,6 +77,20 @@ FIELDS = {
     "tensor_parallel_size": FieldWords(
         name="Devices per replica", does="splits each layer over this many devices; faster answers, more hardware"
     ),
+    "pipeline_parallel_size": FieldWords(
+        name="Pipeline stages per replica", does="puts groups of layers on different devices; fits larger models"
+    ),
+    "data_parallel_size": FieldWords(
+        name="Copies per server", does="serves requests by this many copies of the model behind one address"
+    ),
+    "distributed_executor_backend": FieldWords(
+        name="How devices are joined", does="processes of one machine (mp), or many machines (ray)"
+    ),
+    "gpu_memory_utilization": FieldWords(
+        name="Share of device memory", does="how much of the device the engine may fill; more leaves less reserve"
+    ),
+    "max_loras": FieldWords(name="Adapters in one batch", does="how many adapters are worked on together"),
+    "max_lora_rank": FieldWords(name="Largest adapter rank", does="memory reserved for each adapter"),
     "max_model_len": FieldWords(name="Longest request", does="prompt and answer together, in tokens"),
     "max_num_seqs": FieldWords(
         name="Requests at once",

@@ -24,6 +24,17 @@ _MAX_TOKENS, _MAX_SEQS = 8192, 512  # of a table; longer steps are scaled
 _BF16 = "bfloat16"
 
 
+_CHANGES_STEPS = (
+    "quantization.weights",
+    "quantization.activations",
+    "quantization.kv_cache",
+    "dtype",
+    "tensor_parallel_size",
+    "num_threads",
+    "enforce_eager",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Step times measured on this machine, and the config that was measured where it is known."""
@@ -35,7 +46,7 @@ class Calibration:
         """Why these steps say nothing of a config; empty when they do."""
         if self.config is None:
             return ""
-        for name in ("quantization.weights", "dtype", "tensor_parallel_size", "num_threads", "enforce_eager"):
+        for name in _CHANGES_STEPS:
             mine, theirs = config.flat()[name], self.config.flat()[name]
             if mine != theirs:
                 return f"the calibrating steps were measured with {name} {theirs}, not {mine}"

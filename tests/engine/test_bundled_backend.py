@@ -149,6 +149,9 @@ def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]
     [
         ({"engine": "vllm"}, FailureKind.REFUSED, "the config is for engine vllm"),
         ({"tensor_parallel_size": 2}, FailureKind.UNSUPPORTED, "runs on one device"),
+        ({"pipeline_parallel_size": 2}, FailureKind.UNSUPPORTED, "has no pipeline_parallel_size 2"),
+        ({"lora_modules": {"a": "b"}}, FailureKind.UNSUPPORTED, "has no lora_modules"),
+        ({"quantization": {"weights": "nvfp4"}}, FailureKind.UNSUPPORTED, "has no quantization.weights nvfp4"),
         ({"num_threads": 4096}, FailureKind.REFUSED, "num_threads 4096 is more than"),
         ({"max_model_len": 513}, FailureKind.REFUSED, "more than the checkpoint's 512 positions"),
         (
