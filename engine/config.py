@@ -35,6 +35,7 @@ WeightFormat = Literal[
     "nvfp4",
 ]
 SpeculativeMethod = Literal["ngram", "suffix", "draft_model", "medusa", "eagle", "eagle3"]
+SchedulingPolicy = Literal["fcfs", "priority", "fair"]
 EngineName = Literal["bundled", "vllm", "endpoint", "command", "simulated"]
 EngineArgument = str | int | float | bool | None | dict[str, Any] | list[Any]
 
@@ -130,6 +131,7 @@ class EngineConfig(_Frozen):
     max_num_batched_tokens: int = Field(default=2048, ge=16)
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
+    scheduling_policy: SchedulingPolicy = "fcfs"  # by arrival; by each request's priority; in turn among users
     block_size: int = Field(default=16, ge=1)  # tokens per KV block
     kv_cache_memory_bytes: int | None = Field(default=None, gt=0)  # None: the engine decides
     num_threads: int | None = Field(default=None, ge=1)  # CPU threads; None: every core it may use

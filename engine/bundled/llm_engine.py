@@ -35,7 +35,7 @@ from engine.bundled.quantization import quantize
 from engine.bundled.resident import ResidentModel
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import ScheduledSequence, Scheduler
-from engine.bundled.sequence import Sequence, SequenceStatus
+from engine.bundled.sequence import ANYBODY, Sequence, SequenceStatus, Standing
 from engine.bundled.speculation import DraftParts, load_draft_parts, make_proposer
 from engine.bundled.step_log import StepLog
 from engine.bundled.tokenizer import Tokenizer
@@ -113,7 +113,13 @@ class LLMEngine:
     def _grammars(self) -> GrammarCompiler:
         return GrammarCompiler(Path(self.config.model), vocab_size=self.vocab_size, eos_token_ids=self.eos_token_ids)
 
-    def add_request(self, request_id: str, prompt_token_ids: list[int], params: SamplingParams) -> None:
+    def add_request(
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        standing: Standing = ANYBODY,
+    ) -> None:
         """Queue a request.
 
         Raises:
@@ -125,7 +131,13 @@ class LLMEngine:
         self._num_added += 1
         grammar = None if params.json_schema is None else self._grammars.compile(params.json_schema)
         sequence = Sequence(
-            request_id, prompt_token_ids, params, seed=seed % 2**64, eos=self.eos_token_ids, grammar=grammar
+            request_id,
+            prompt_token_ids,
+            params,
+            seed=seed % 2**64,
+            eos=self.eos_token_ids,
+            grammar=grammar,
+            standing=standing,
         )
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)

@@ -1,16 +1,18 @@
 """`Scheduler`: which sequences compute how many tokens in the next step, under one token budget.
 
-Does not know tensors or drawing. Running sequences come before waiting ones, oldest first, as in vLLM V1.
+Does not know tensors or drawing. Running sequences come before waiting ones, as in vLLM V1; in which order who
+waits, and who is preempted first, is the policy's (`waiting_queue.py`).
 """
 
 from __future__ import annotations
 
-from collections import deque
+import bisect
 from typing import NamedTuple
 
 from engine.bundled.block_manager import BlockManager
 from engine.bundled.draft_length import make_draft_length
 from engine.bundled.sequence import Sequence, SequenceStatus
+from engine.bundled.waiting_queue import make_waiting_queue
 from engine.config import EngineConfig
 
 
@@ -20,6 +22,11 @@ class ScheduledSequence(NamedTuple):
     sequence: Sequence
     num_tokens: int  # known tokens to compute, from num_computed_tokens on
     max_draft_tokens: int  # further tokens that may be drafted and verified; their blocks are reserved
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """How many of `num_tokens` belong to the prompt."""
+        return max(0, min(self.num_tokens, self.sequence.num_prompt_tokens - self.sequence.num_computed_tokens))
 
     @property
     def draws(self) -> bool:
@@ -45,17 +52,20 @@ class Scheduler:
         self.max_model_len = max_model_len
         self.draft_length = make_draft_length(config.speculative_config)
         self.shares_draft_cache = shares_draft_cache  # cached blocks hold a draft's keys and values too
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting = make_waiting_queue(config.scheduling_policy)
+        self.running: list[Sequence] = []  # by the policy's rank
+        self.num_arrived = 0
         self.num_preemptions = 0
         self.prefix_cache_queries = 0
         self.prefix_cache_hits = 0
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        sequence.arrival = self.num_arrived
+        self.num_arrived += 1
+        self.waiting.add(sequence)
 
     def has_unfinished(self) -> bool:
-        return bool(self.waiting or self.running)
+        return bool(self.running or len(self.waiting))
 
     def schedule(self) -> list[ScheduledSequence]:
         """Fill the step's budget; empty only when nothing is unfinished."""
@@ -69,6 +79,7 @@ class Scheduler:
     def advance(self, item: ScheduledSequence, new_token_ids: list[int]) -> None:
         """Take over a step's result: the drafts among `new_token_ids` were computed, the last one was not."""
         sequence = item.sequence
+        self.waiting.served(sequence, num_prompt_tokens=item.num_prompt_tokens, num_output_tokens=len(new_token_ids))
         sequence.token_ids.extend(new_token_ids)
         sequence.num_computed_tokens += item.num_tokens + max(len(new_token_ids) - 1, 0)
         sequence.num_draft_computed_tokens = min(sequence.num_draft_computed_tokens, sequence.num_computed_tokens)
@@ -91,7 +102,7 @@ class Scheduler:
             num_behind = len(self.running) - index - 1
             item = self._fit(self.running[index], budget, num_behind)
             if item is None:
-                self._preempt_newest()
+                self._preempt_last()
                 continue
             scheduled.append(item)
             budget -= item.num_tokens + item.max_draft_tokens
@@ -121,20 +132,22 @@ class Scheduler:
         room = self.max_model_len - sequence.num_tokens - 1
         return max(0, min(self.draft_length.of(sequence), wanted, room))
 
-    def _preempt_newest(self) -> None:
+    def _preempt_last(self) -> None:
         victim = self.running.pop()
         self.block_manager.release(victim)
         victim.forget_computed()
-        self.waiting.appendleft(victim)
+        self.waiting.add_preempted(victim)
         self.num_preemptions += 1
 
     def _schedule_waiting(self, budget: int) -> list[ScheduledSequence]:
         scheduled: list[ScheduledSequence] = []
-        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
-            item = self._admit(self.waiting[0], budget)
+        while len(self.waiting) and budget > 0 and len(self.running) < self.max_num_seqs:
+            sequence = self.waiting.first()
+            item = self._admit(sequence, budget)
             if item is None:
                 break
-            self.running.append(self.waiting.popleft())
+            self.waiting.remove(sequence)
+            bisect.insort(self.running, sequence, key=self.waiting.rank)
             scheduled.append(item)
             budget -= item.num_tokens
         return scheduled

@@ -6,7 +6,7 @@ Does not know scheduling policy or tensors.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.bundled.outputs import TokenLogprob
 from engine.bundled.sampling_params import SamplingParams
@@ -19,6 +19,16 @@ class SequenceStatus(Enum):
     WAITING = auto()
     RUNNING = auto()
     FINISHED = auto()
+
+
+class Standing(NamedTuple):
+    """What a request claims among those that wait."""
+
+    priority: int = 0  # smaller is sooner
+    client: str = ""  # who asks; "" is everybody who does not say
+
+
+ANYBODY = Standing()
 
 
 class Sequence:
@@ -37,11 +47,14 @@ class Sequence:
         seed: int,
         eos: tuple[int, ...],
         grammar: Grammar | None = None,
+        standing: Standing = ANYBODY,
     ) -> None:
         self.request_id = request_id
         self.params = params
         self.seed = seed
         self.grammar = grammar
+        self.standing = standing
+        self.arrival = 0  # its place in the order of arrival, given by the scheduler
         self.token_ids = list(prompt_token_ids)
         self.num_prompt_tokens = len(prompt_token_ids)
         self.masked_token_ids = tuple(sorted({*eos, *params.stop_token_ids}))  # until min_tokens were drawn

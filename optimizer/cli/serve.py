@@ -24,6 +24,8 @@ from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
 from reports.deployment import read_deployment
 
+_FAREWELL_S = 10.0  # beyond the drain; then the server is killed
+
 
 @click.command("serve", epilog="Example:  fopt serve runs/<study>/best.yaml --port 8000")
 @click.argument("deployment", required=False, type=click.Path(path_type=Path, dir_okay=False))
@@ -34,6 +36,9 @@ from reports.deployment import read_deployment
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--served-model-name", help="What requests call the model. Default: the folder as the config names it.")
 @click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the key clients must send.")
+@click.option("--max-requests", type=click.IntRange(min=1), help="Answers in flight; more get a 429. Default: 8192.")
+@click.option("--drain", "drain_s", default=30.0, show_default=True, type=click.FloatRange(min=0), metavar="SECONDS",
+              help="On a stop, time for the answers under way; meanwhile new requests and /health get a 503.")  # fmt: skip
 def command(
     deployment: Path | None,
     model: Path | None,
@@ -41,16 +46,20 @@ def command(
     port: int,
     served_model_name: str | None,
     api_key_env: str | None,
+    max_requests: int | None,
+    drain_s: float,
 ) -> None:
     """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
 
-    Weights are checked against the hashes in the file first. Ctrl-C stops the server."""
+    Weights are checked against the hashes in the file first. Ctrl-C lets running answers end, then stops; a second one stops at once."""
     config = _config(deployment, model)
     _check(config, host, port, api_key_env)
     options = ["--served-model-name", served_model_name] if served_model_name else []
     options += ["--api-key-env", api_key_env] if api_key_env else []
+    options += ["--max-requests", str(max_requests)] if max_requests else []
+    options += ["--drain-s", str(drain_s)]
     _announce(config, host, port)
-    sys.exit(_serve(config, host, port, options))
+    sys.exit(_serve(config, host, port, options, drain_s=drain_s))
 
 
 def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
@@ -80,7 +89,7 @@ def _announce(config: EngineConfig, host: str, port: int) -> None:
     console.print(f"try:  curl http://{host}:{port}/v1/models")
 
 
-def _serve(config: EngineConfig, host: str, port: int, options: list[str]) -> int:
+def _serve(config: EngineConfig, host: str, port: int, options: list[str], *, drain_s: float) -> int:
     """Run the server in the foreground; its exit status is ours, and a stop we were asked for is success."""
     with tempfile.TemporaryDirectory(prefix="fopt-serve-") as folder:
         file = Path(folder) / "config.yaml"
@@ -97,20 +106,20 @@ def _serve(config: EngineConfig, host: str, port: int, options: list[str]) -> in
             str(port),
         ]
         process = subprocess.Popen([*command, "--parent-pid", str(os.getpid()), *options], process_group=0)
-        with _stopping(process):
+        with _stopping(process, drain_s=drain_s):
             return process.wait()
     return 0
 
 
 @contextlib.contextmanager
-def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM reach the server as SIGTERM; nothing is left behind."""
+def _stopping(process: subprocess.Popen[bytes], *, drain_s: float) -> Iterator[None]:
+    """Ctrl-C and SIGTERM reach the server as SIGTERM, the second ends it; nothing is left behind."""
     try:
         yield
     except KeyboardInterrupt:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(10)
+            process.wait(drain_s + _FAREWELL_S)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             process.kill()
         sys.exit(0)

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.bundled.errors import RequestError
 from engine.bundled.server.chat import ChatCompletions
@@ -22,6 +22,7 @@ from engine.bundled.server.completions import Completions
 from engine.bundled.server.errors import (
     ApiError,
     EngineStoppedError,
+    ShuttingDownError,
     error_object,
     internal_error_response,
     not_found_response,
@@ -34,9 +35,15 @@ from engine.bundled.server.served_model import ServedModel
 from engine.bundled.server.tokenization import Tokenization
 from engine.bundled.step_log import to_parquet
 
+DEFAULT_MAX_BODY_BYTES = 64 * 2**20
+
 
 def make_app(
-    model: ServedModel, *, api_key: str | None = None, reconfiguration: Reconfiguration | None = None
+    model: ServedModel,
+    *,
+    api_key: str | None = None,
+    reconfiguration: Reconfiguration | None = None,
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
 ) -> ASGIApp:
     """Everything one engine process serves."""
     status, tokenization = _Status(model), Tokenization(model)
@@ -55,7 +62,10 @@ def make_app(
         routes.append(Route("/reconfigure", reconfiguration.handle, methods=["POST"]))
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_KeyCheck, api_key=api_key)] if api_key else [],
+        middleware=[
+            *([Middleware(_KeyCheck, api_key=api_key)] if api_key else []),
+            Middleware(_BodyLimit, max_bytes=max_body_bytes),
+        ],
         exception_handlers={
             ApiError: refusal_response,
             RequestError: refusal_response,
@@ -76,6 +86,8 @@ class _Status:
     async def health(self, _request: Request) -> Response:
         if self.model.thread.failure is not None:
             raise EngineStoppedError
+        if self.model.thread.is_draining:
+            raise ShuttingDownError
         return Response()
 
     async def models(self, _request: Request) -> Response:
@@ -121,3 +133,25 @@ class _KeyCheck:
                 await JSONResponse(error_object(refusal), status_code=401)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class _BodyLimit:
+    """Ends a request whose body is larger than the server takes, before it fills the memory."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        num_bytes = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_bytes:
+                size = f"{self._max_bytes / 2**20:g} MiB"
+                raise ApiError(f"the body is larger than {size}. Send less at a time", status=413)
+            return message
+
+        await self._app(scope, receive_within_limit, send)

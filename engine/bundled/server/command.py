@@ -21,17 +21,18 @@ from pathlib import Path
 import uvloop
 
 from engine.bundled.model_config import load_model_config
-from engine.bundled.server.app import make_app
+from engine.bundled.server.app import DEFAULT_MAX_BODY_BYTES, make_app
 from engine.bundled.server.engine_thread import EngineThread
 from engine.bundled.server.errors import ShuttingDownError
-from engine.bundled.server.http_server import GRACE_S, HttpServer, listen, make_http_server
+from engine.bundled.server.http_server import HttpServer, listen, make_http_server
 from engine.bundled.server.parent_death import signal_on_parent_death
 from engine.bundled.server.reconfiguration import MakeEngine, Reconfiguration
-from engine.bundled.server.served_model import ServedModel
+from engine.bundled.server.served_model import DEFAULT_MAX_REQUESTS, ServedModel
 from engine.bundled.server.start_failure import PortError, failure_kind, report
 from engine.config import ConfigError, EngineConfig, load_engine_config
 
-_ABORT_AFTER_S = 0.75 * GRACE_S
+_DRAIN_S = 1.5
+_LOOK_S = 0.02
 _JOIN_S = 0.3
 _FAREWELL_S = 1.0  # a dead engine's server still says so for this long
 
@@ -45,6 +46,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
     parser.add_argument("--parent-pid", type=int, help="die with this process")
     parser.add_argument("--allow-reconfigure", action="store_true", help="POST /reconfigure takes another config")
+    parser.add_argument(
+        "--max-requests", type=int, default=DEFAULT_MAX_REQUESTS, help="generations in flight; more get a 429"
+    )
+    parser.add_argument("--max-body-mib", type=float, default=DEFAULT_MAX_BODY_BYTES / 2**20, help="more gets a 413")
+    parser.add_argument("--drain-s", type=float, default=_DRAIN_S, help="time for running answers after SIGTERM")
     parser.add_argument("--cpus", metavar="LIST", help="run on these CPUs only, e.g. 0 or 0,2")
     return parser.parse_args(argv)
 
@@ -95,11 +101,18 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
         max_model_len=engine.max_model_len,
         vocab_size=engine.vocab_size,
         thread=thread,
+        scheduling_policy=config.scheduling_policy,
+        max_requests=options.max_requests,
     )
     reconfiguration = Reconfiguration(model, config, make_engine) if options.allow_reconfigure else None
-    app = make_app(model, api_key=_api_key(options.api_key_env), reconfiguration=reconfiguration)
+    app = make_app(
+        model,
+        api_key=_api_key(options.api_key_env),
+        reconfiguration=reconfiguration,
+        max_body_bytes=int(options.max_body_mib * 2**20),
+    )
     server = make_http_server(app)
-    _end_well(server, thread)
+    _end_well(server, thread, drain_s=options.drain_s)
     _say(f"serving {model.name} on {options.host}:{options.port}, loaded in {time.perf_counter() - begin:.2f} s")
     await server.serve([listener])
     if thread.failure is not None:
@@ -117,14 +130,29 @@ def _api_key(variable: str | None) -> str | None:
     return os.environ[variable]
 
 
-def _end_well(server: HttpServer, thread: EngineThread) -> None:
-    """Stop on SIGTERM and SIGINT; stop a moment after the engine died."""
+def _end_well(server: HttpServer, thread: EngineThread, *, drain_s: float) -> None:
+    """Drain on SIGTERM and SIGINT, stop at once on the second; stop a moment after the engine died.
+
+    While it drains, /health and new requests get a 503, so that a load balancer looks elsewhere.
+    """
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    async def drain() -> None:
+        deadline = loop.time() + drain_s
+        while thread.num_in_flight and loop.time() < deadline:
+            await asyncio.sleep(_LOOK_S)
+        thread.fail_all(ShuttingDownError())
         server.stop()
-        loop.call_later(_ABORT_AFTER_S, thread.fail_all, ShuttingDownError())
 
+    def stop() -> None:
+        if thread.is_draining:
+            thread.fail_all(ShuttingDownError())
+            server.stop()
+            return
+        thread.drain()
+        drains.append(loop.create_task(drain()))
+
+    drains: list[asyncio.Task[None]] = []  # the loop itself holds tasks weakly
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     thread.on_failure = lambda: loop.call_later(_FAREWELL_S, server.stop)

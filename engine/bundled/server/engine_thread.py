@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from engine.bundled.errors import RequestError
 from engine.bundled.outputs import RequestOutput
 from engine.bundled.sampling_params import SamplingParams
+from engine.bundled.sequence import ANYBODY, Standing
 from engine.bundled.server.errors import ApiError, EngineStoppedError, ShuttingDownError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class EngineThread:
         self._calls: set[asyncio.Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopping = False
+        self.is_draining = False  # finishes what it has, takes nothing more
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], object] = lambda: None
 
@@ -63,17 +65,25 @@ class EngineThread:
         """Engine requests whose sink waits for more."""
         return len(self._sinks)
 
-    def submit(self, request_id: str, prompt: Sequence[int], params: SamplingParams, sink: Sink) -> None:
+    def submit(
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        sink: Sink,
+        *,
+        standing: Standing = ANYBODY,
+    ) -> None:
         """Add a request; a refusal by the engine goes to `sink.fail`."""
         if self.failure is not None:
             raise EngineStoppedError
-        if self._stopping:
+        if self.is_draining:
             raise ShuttingDownError
         self._sinks[request_id] = sink
 
         def add(engine: LLMEngine) -> None:
             try:
-                engine.add_request(request_id, list(prompt), params)
+                engine.add_request(request_id, list(prompt), params, standing)
             except RequestError as error:
                 self._post(self._refuse, request_id, error)
 
@@ -132,9 +142,13 @@ class EngineThread:
             self.abort(request_id)
             sink.fail(error)
 
+    def drain(self) -> None:
+        """Take no more requests; those in flight go on."""
+        self.is_draining = True
+
     def stop(self, timeout_s: float) -> bool:
         """Ask the thread to end after its step; whether it did in time."""
-        self._stopping = True
+        self._stopping = self.is_draining = True
         self._commands.put(lambda _engine: None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)

@@ -12,11 +12,25 @@ from starlette.responses import JSONResponse, Response
 class ApiError(Exception):
     """A request that gets no answer; `str()` is the sentence the client reads."""
 
-    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
         self.code = code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` where waiting helps."""
+        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
 
 
 class EngineStoppedError(ApiError):
@@ -30,7 +44,7 @@ class ShuttingDownError(ApiError):
     """The process was told to stop."""
 
     def __init__(self) -> None:
-        super().__init__("the server is shutting down; send the request again later", status=503)
+        super().__init__("the server is shutting down; send the request again later", status=503, retry_after_s=5)
 
 
 class ClientGoneError(Exception):
@@ -51,7 +65,7 @@ def as_api_error(error: Exception) -> ApiError:
 async def refusal_response(_request: Request, error: Exception) -> Response:
     """Starlette's handler for `ApiError` and the core's `RequestError`."""
     refusal = as_api_error(error)
-    return JSONResponse(error_object(refusal), status_code=refusal.status)
+    return JSONResponse(error_object(refusal), status_code=refusal.status, headers=refusal.headers)
 
 
 async def not_found_response(request: Request, _error: Exception) -> Response:

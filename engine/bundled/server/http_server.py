@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-GRACE_S = 2
 _KEEP_ALIVE_S = 75
 
 
@@ -28,8 +27,12 @@ class HttpServer(uvicorn.Server):
         self.should_exit = True
 
 
-def make_http_server(app: ASGIApp) -> HttpServer:
-    """Quiet but for warnings: an access log would cost more than an answer."""
+def make_http_server(app: ASGIApp, *, grace_s: int = 2) -> HttpServer:
+    """Quiet but for warnings: an access log would cost more than an answer.
+
+    Args:
+        grace_s: answers still under way this long after `stop` are cut off.
+    """
     return HttpServer(
         uvicorn.Config(
             app,
@@ -39,7 +42,7 @@ def make_http_server(app: ASGIApp) -> HttpServer:
             log_level="warning",
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=grace_s,
         )
     )
 

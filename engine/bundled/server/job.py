@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine.bundled.sampling_params import SamplingParams
+from engine.bundled.sequence import ANYBODY, Standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class GenerationJob:
     model_name: str
     prompts: tuple[list[int], ...]
     params: tuple[SamplingParams, ...]  # one a prompt: the default length depends on the prompt's
+    standing: Standing = ANYBODY
     n: int = 1
     stop: tuple[str, ...] = ()
     include_stop: bool = False

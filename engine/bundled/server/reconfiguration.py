@@ -46,6 +46,7 @@ class Reconfiguration:
             raise ApiError(str(error), code=failure_kind(error)) from None
         self._config = wanted
         self._model.max_model_len = engine.max_model_len
+        self._model.scheduling_policy = wanted.scheduling_policy
         return JSONResponse({"seconds": time.perf_counter() - begin})
 
     def _parse(self, body: bytes) -> EngineConfig:

@@ -87,12 +87,14 @@ class GenerationBody(StrictBody):
     prompt_logprobs: int | None = None
     return_token_ids: bool | None = None
 
-    # Accepted and without effect here.
+    # Its place among those that wait, where the scheduling policy looks at it.
+    priority: int | None = None  # smaller is sooner
     user: str | None = None
+
+    # Accepted and without effect here.
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
-    priority: int | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     request_id: str | None = None

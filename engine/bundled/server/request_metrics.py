@@ -5,6 +5,9 @@ Does not know what anybody concludes from them.
 
 from __future__ import annotations
 
+import math
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -12,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from engine.bundled.outputs import EngineCounters
 
+_LATEST = 64  # finished requests that tell the pace
+_LONGEST_WAIT_S = 60
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 GAUGES = {
@@ -45,6 +50,7 @@ class RequestMetrics:
             "time_to_first_token_seconds", "Arrival to first output.", FIRST_TOKEN_BUCKETS
         )
         self._end = self._histogram("e2e_request_latency_seconds", "Arrival to last output.", END_BUCKETS)
+        self._finish_times: deque[float] = deque(maxlen=_LATEST)
         self._finished = Counter(
             "vllm:request_success", "Finished requests.", ("model_name", "finished_reason"), registry=self._registry
         )
@@ -62,7 +68,16 @@ class RequestMetrics:
     def observe_end(self, seconds: float) -> None:
         self._end.observe(seconds)
 
+    def seconds_to_finish(self, number: int) -> int:
+        """Whole seconds in which so many requests end at the latest pace, 1 to 60; 1 when nothing is known."""
+        times = self._finish_times
+        if len(times) < 2:
+            return 1
+        pace_s = (times[-1] - times[0]) / (len(times) - 1)
+        return max(1, min(math.ceil(number * pace_s), _LONGEST_WAIT_S))
+
     def count_finished(self, reason: str) -> None:
+        self._finish_times.append(time.monotonic())
         self._finished.labels(self._model_name, reason).inc()
 
     def text(self, counters: EngineCounters) -> bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TypedDict
 
 from engine.bundled.sampling_params import SamplingParams
+from engine.bundled.sequence import Standing
 from engine.bundled.server.request_body import GenerationBody, StreamOptions
 
 
 class StreamFields(TypedDict):
     """Fields of `GenerationJob` that both endpoints read alike."""
 
+    standing: Standing
     n: int
     stop: tuple[str, ...]
     include_stop: bool
@@ -28,6 +30,7 @@ def stream_fields(body: GenerationBody) -> StreamFields:
     """What the answer carries and how it ends."""
     options = body.stream_options or StreamOptions()
     return {
+        "standing": Standing(priority=body.priority or 0, client=body.user or ""),
         "n": body.n or 1,
         "stop": body.stop_strings,
         "include_stop": body.include_stop_str_in_output,

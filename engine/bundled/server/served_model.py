@@ -20,25 +20,40 @@ from engine.bundled.server.logprob_forms import TokenTexts
 from engine.bundled.server.output_channel import OutputChannel
 from engine.bundled.server.request_metrics import RequestMetrics
 from engine.bundled.server.text_stream import RunningText, StoppingText, TextStream, WholeText
+from engine.config import SchedulingPolicy
 
 if TYPE_CHECKING:
     from engine.bundled.tokenizer import Tokenizer
 
-MAX_IN_FLIGHT = 8192
+DEFAULT_MAX_REQUESTS = 8192
 _LONG_TEXT = 20_000  # characters; longer texts are encoded beside the event loop
 
 
 class ServedModel:
-    """One model and the engine thread behind it."""
+    """One model and the engine thread behind it.
+
+    Args:
+        max_requests: generations in flight, waiting ones included; more are refused.
+    """
 
     def __init__(
-        self, *, name: str, tokenizer: Tokenizer, max_model_len: int, vocab_size: int, thread: EngineThread
+        self,
+        *,
+        name: str,
+        tokenizer: Tokenizer,
+        max_model_len: int,
+        vocab_size: int,
+        thread: EngineThread,
+        scheduling_policy: SchedulingPolicy = "fcfs",
+        max_requests: int = DEFAULT_MAX_REQUESTS,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
         self.vocab_size = vocab_size
         self.thread = thread
+        self.scheduling_policy = scheduling_policy
+        self.max_requests = max_requests
         self.metrics = RequestMetrics(name)
         self.token_texts = TokenTexts(tokenizer.token_text)
 
@@ -100,15 +115,33 @@ class ServedModel:
         """Send a job's generations to the engine; their outputs come through the channel.
 
         Raises:
-            ApiError: too many requests, or no engine.
+            ApiError: too many requests, a priority that nobody would look at, or no engine.
         """
-        if self.thread.num_in_flight + job.num_choices > MAX_IN_FLIGHT:
-            raise ApiError(f"more than {MAX_IN_FLIGHT} generations are waiting; send this one later", status=429)
+        self._check_standing(job)
+        if self.thread.num_in_flight + job.num_choices > self.max_requests:
+            raise self._too_many(job)
         choices = [self._choice(job, index) for index in range(job.num_choices)]
         for choice in choices:
             sink = _ChoiceSink(choice.index, channel, self.metrics)
-            self.thread.submit(engine_id(job, choice), choice.prompt, job.params_of(choice.index), sink)
+            params = job.params_of(choice.index)
+            self.thread.submit(engine_id(job, choice), choice.prompt, params, sink, standing=job.standing)
         return choices
+
+    def _check_standing(self, job: GenerationJob) -> None:
+        if job.standing.priority and self.scheduling_policy != "priority":
+            message = f"priority has no effect: this server schedules by {self.scheduling_policy}. Leave it out, or "
+            raise ApiError(message + "start the server with scheduling_policy: priority", param="priority")
+
+    def _too_many(self, job: GenerationJob) -> ApiError:
+        if job.num_choices > self.max_requests:
+            message = f"{job.num_choices} generations in one request are more than this server's {self.max_requests}"
+            return ApiError(f"{message}. Send several requests", param="n")
+        return ApiError(
+            f"{self.thread.num_in_flight} of {self.max_requests} generations are in flight; send this one later",
+            status=429,
+            code="too_many_requests",
+            retry_after_s=self.metrics.seconds_to_finish(job.num_choices),
+        )
 
     def _choice(self, job: GenerationJob, index: int) -> Choice:
         return Choice(

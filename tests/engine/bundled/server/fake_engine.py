@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.bundled.errors import RequestError
 from engine.bundled.outputs import EngineCounters, RequestOutput, TokenLogprob
 from engine.bundled.sampling_params import SamplingParams
+from engine.bundled.sequence import Standing
 
 EOS = 0
 
@@ -63,15 +64,19 @@ class FakeEngine:
     running: dict[str, Recital] = field(default_factory=dict)
     aborted: list[str] = field(default_factory=list)
     seen: list[SamplingParams] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
     num_resets: int = 0
     breaks: bool = False
     closed: bool = False
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
-    def add_request(self, request_id: str, prompt_token_ids: list[int], params: SamplingParams) -> None:
+    def add_request(
+        self, request_id: str, prompt_token_ids: list[int], params: SamplingParams, standing: Standing
+    ) -> None:
         if prompt_token_ids == [13]:
             raise RequestError("the engine does not like 13")
         self.seen.append(params)
+        self.standings.append(standing)
         endless = itertools.chain(map(ord, self.text), itertools.repeat(EOS))
         self.running[request_id] = Recital(params, prompt_token_ids, endless)
 

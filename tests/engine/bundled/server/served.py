@@ -5,16 +5,26 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from engine.bundled.server.app import make_app
+from engine.bundled.server.app import DEFAULT_MAX_BODY_BYTES, make_app
 from engine.bundled.server.engine_thread import EngineThread
 from engine.bundled.server.http_server import HttpServer, listen, make_http_server
 from engine.bundled.server.served_model import ServedModel
+
+ENDLESS = {"prompt": "say", "max_tokens": 90, "ignore_eos": True}
+
+
+def wait_for(condition, what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 @dataclass
@@ -64,7 +74,9 @@ def _decode(content: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def served(engine: Any, *, api_key: str | None = None) -> Iterator[Client]:
+def served(
+    engine: Any, *, api_key: str | None = None, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES, **model_options: Any
+) -> Iterator[Client]:
     """The application around an engine on a port of its own."""
     listener = listen("127.0.0.1", 0)
     begun: list[tuple[HttpServer, EngineThread]] = []
@@ -79,8 +91,9 @@ def served(engine: Any, *, api_key: str | None = None) -> Iterator[Client]:
             max_model_len=engine.max_model_len,
             vocab_size=engine.vocab_size,
             thread=thread,
+            **model_options,
         )
-        server = make_http_server(make_app(model, api_key=api_key))
+        server = make_http_server(make_app(model, api_key=api_key, max_body_bytes=max_body_bytes))
         begun.append((server, thread))
         ready.set()
         await server.serve([listener])

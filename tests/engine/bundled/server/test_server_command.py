@@ -72,6 +72,26 @@ def test_sigterm_lets_an_answer_finish_that_is_almost_there(tmp_path: Path) -> N
         assert process.wait(30) == 0
 
 
+def test_a_long_drain_waits_for_the_answer_and_a_second_signal_does_not(tmp_path: Path) -> None:
+    with running(tmp_path, "--drain-s", "1000", seed=1) as (process, client):
+        with contextlib.closing(client.open_stream("/v1/completions", ENDLESS | {"max_tokens": 40})) as connection:
+            response = connection.getresponse()
+            response.read(10)
+            process.send_signal(signal.SIGTERM)
+            assert '"finish_reason":"length"' in response.read().decode()
+        assert process.wait(30) == 0
+    with running(tmp_path, "--drain-s", "1000", seed=1) as (process, client):
+        with contextlib.closing(client.open_stream("/v1/completions", ENDLESS)) as connection:
+            response = connection.getresponse()
+            response.read(10)
+            process.send_signal(signal.SIGTERM)
+            while client.get("/health")[0] == 200:
+                pass
+            process.send_signal(signal.SIGTERM)
+            assert "the server is shutting down" in response.read().decode()
+        assert process.wait(30) == 0
+
+
 def test_sigterm_aborts_a_long_answer(tmp_path: Path) -> None:
     with running(tmp_path, seed=1) as (process, client):
         with contextlib.closing(client.open_stream("/v1/completions", ENDLESS)) as connection:

@@ -182,7 +182,7 @@ def test_inert_fields_and_harmless_values_are_accepted(server: Client) -> None:
         metadata={"a": "b"},
         store=False,
         service_tier="auto",
-        priority=3,
+        priority=0,
         presence_penalty=0,
         frequency_penalty=0.0,
         repetition_penalty=1.0,

@@ -2,21 +2,11 @@
 
 import contextlib
 import threading
-import time
 
 import pytest
 from fake_engine import FakeEngine
 from prometheus_client.parser import text_string_to_metric_families
-from served import Client, served
-
-ENDLESS = {"prompt": "say", "max_tokens": 90, "ignore_eos": True}
-
-
-def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
+from served import ENDLESS, Client, served, wait_for
 
 
 def test_the_model_card_tells_the_context(server: Client) -> None:
