@@ -3,11 +3,11 @@
     python -m tests.benchmarks.soak --minutes 20 [--model DIR] [--workload FILE] [--seed 0]
 
 A pool of requests (short, long up to the context, greedy and drawn with a seed) is answered once, one at a time, by a
-quiet server of each number format: the reference. Then rounds of random load follow: clients that leave in the middle,
-several answers a request, users and priorities, requests that must be refused, bursts beyond `--max-requests`. After each
-round the idle server must hold no request and no block; then it is reconfigured to another random config. Every complete
-answer must equal its reference token for token; the server's memory must stay within 5% between the first and the last
-third of the rounds. Exit status 1 with the first violation in words.
+quiet server of each number format: the reference. Then rounds of random load follow: clients that leave in the
+middle, several answers a request, users and priorities, requests that must be refused.
+After each round the idle server must hold no request and no block; then it is reconfigured to
+another random config. Every complete answer must equal its reference token for token; the server's memory must stay
+within 5% between the first and the last third of the rounds. Exit status 1 with the first violation in words.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 import aiohttp
 import psutil
 
+from engine.bundled.model_config import load_model_config
 from engine.bundled_backend import BundledBackend
 from engine.config import EngineConfig
 from engine.process_server import ProcessServer
@@ -48,12 +49,13 @@ BAD = (
     {"prompt": [10**9]},
     {"prompt": [1], "temperature": float("nan")},
     {"prompt": [1], "max_tokens": 10**6},
+    {"prompt": [1] * 2000},
     {"prompt": [1], "model": "no such adapter"},
     {"prompt": [1], "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}},
 )
 
 
-class Violation(Exception):
+class ViolationError(Exception):
     """What a soak exists to find."""
 
 
@@ -79,7 +81,7 @@ def main() -> None:
         with backend.launch(config_of(arguments, "bf16"), log_path=Path(folder) / "engine.log") as server:
             try:
                 asyncio.run(soak(server, arguments, rng, tally))
-            except Violation as violation:
+            except ViolationError as violation:
                 print(f"FAILED after {tally.rounds} rounds: {violation}")
                 print((Path(folder) / "engine.log").read_text()[-4000:])
                 sys.exit(1)
@@ -100,7 +102,7 @@ async def soak(server: ProcessServer, arguments: argparse.Namespace, rng: random
             config = random_config(arguments, rng)
             must_reconfigure(server, config)
             await one_round(session, pool, reference[config.quantization.weights], config, rng, tally)
-            await check_idle(session, server)
+            await check_idle(server)
             tally.rounds += 1
             tally.rss_mib.append(resident_mib(server.pid))
             print(f"round {tally.rounds}: {config.label(config_of(arguments, 'bf16'))}: {tally.answers} answers, "
@@ -110,13 +112,16 @@ async def soak(server: ProcessServer, arguments: argparse.Namespace, rng: random
 
 def make_pool(arguments: argparse.Namespace, rng: random.Random) -> list[dict[str, Any]]:
     """Bodies without model or stream fields: prompts of the workload, and some of nearly the whole context."""
-    requests = [request for request in read_workload(arguments.workload).requests() if request.prompt or request.messages]
+    requests = [
+        request for request in read_workload(arguments.workload).requests() if request.prompt or request.messages
+    ]
+    vocab_size = load_model_config(arguments.model).vocab_size
     bodies: list[dict[str, Any]] = []
     for number, request in enumerate(rng.sample(requests, arguments.pool)):
         text = request.prompt or "\n".join(str(message.get("content")) for message in request.chat_messages())
         body: dict[str, Any] = {"prompt": text, "max_tokens": rng.randint(1, 96), "ignore_eos": rng.random() < 0.3}
         if number % 10 == 0:
-            body |= {"prompt": [rng.randrange(3, 1500) for _ in range(rng.randint(600, 950))], "max_tokens": 32}
+            body |= {"prompt": [rng.randrange(3, vocab_size) for _ in range(rng.randint(600, 950))], "max_tokens": 32}
         drawn = {"temperature": 0.8, "top_p": 0.9, "seed": number} if number % 3 == 0 else {"temperature": 0}
         bodies.append(body | drawn)
     return bodies
@@ -146,7 +151,7 @@ def random_config(arguments: argparse.Namespace, rng: random.Random) -> EngineCo
 
 def must_reconfigure(server: ProcessServer, config: EngineConfig) -> None:
     if not server.reconfigure(config):
-        raise Violation(f"the idle server did not take {config.label(EngineConfig(model=config.model))}")
+        raise ViolationError(f"the idle server did not take {config.label(EngineConfig(model=config.model))}")
 
 
 async def one_round(
@@ -172,7 +177,7 @@ async def one_round(
         else:
             got = await answer(session, pool[number] | standing)
             if got != reference[number]:
-                raise Violation(f"request {number} under {config.flat()}: {got} instead of {reference[number]}")
+                raise ViolationError(f"request {number} under {config.flat()}: {got} instead of {reference[number]}")
             tally.answers += 1
             tally.tokens += len(got)
 
@@ -188,7 +193,7 @@ async def answer(session: aiohttp.ClientSession, body: dict[str, Any]) -> list[i
     async with session.post("/v1/completions", json=body | {"return_token_ids": True}) as reply:
         content = await reply.json()
         if reply.status != 200:
-            raise Violation(f"{body} got {reply.status}: {content}")
+            raise ViolationError(f"{str(body)[:200]} got {reply.status}: {content}")
         tokens: list[int] = content["choices"][0]["token_ids"]
         return tokens
 
@@ -205,10 +210,10 @@ async def must_refuse(session: aiohttp.ClientSession, body: dict[str, Any]) -> N
     data = json.dumps(body)  # NaN and all
     async with session.post("/v1/completions", data=data, headers={"content-type": "application/json"}) as reply:
         if not 400 <= reply.status < 500:
-            raise Violation(f"{data} got {reply.status}")
+            raise ViolationError(f"{data} got {reply.status}")
 
 
-async def check_idle(session: aiohttp.ClientSession, server: ProcessServer) -> None:
+async def check_idle(server: ProcessServer) -> None:
     """No request and no block a second after the last client."""
     wanted = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     deadline = time.monotonic() + 10
@@ -218,7 +223,7 @@ async def check_idle(session: aiohttp.ClientSession, server: ProcessServer) -> N
         if not held:
             return
         if time.monotonic() > deadline:
-            raise Violation(f"the idle server still holds {held}")
+            raise ViolationError(f"the idle server still holds {held}")
         await asyncio.sleep(0.05)
 
 
@@ -232,7 +237,7 @@ def check_memory(rss_mib: list[float]) -> None:
     third = max(1, (len(rss_mib) - 1) // 3)
     first, last = statistics.median(rss_mib[1 : 1 + third] or rss_mib), statistics.median(rss_mib[-third:])
     if last > first * (1 + MEMORY_TOLERANCE):
-        raise Violation(f"memory grew from {first:.0f} to {last:.0f} MiB")
+        raise ViolationError(f"memory grew from {first:.0f} to {last:.0f} MiB")
 
 
 def report(tally: Tally, arguments: argparse.Namespace) -> None:
