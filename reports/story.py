@@ -135,7 +135,14 @@ def _commands(study: StudyResult, best: str) -> list[str]:
         found[0] += " --engine simulated"
         trial = study.trial(study.recommendation.trial)
         found.insert(0, how_to_serve(trial, best))
+    elif study.default.config.engine == "endpoint":
+        url = shlex.quote(str(study.default.config.engine_args.get("url")))
+        search = search.removesuffix(f" --space {shlex.quote(study.space_name)}")
+        found[0] = f"{search} --engine endpoint --url {url}"
+        found.append(f"{search} --model DIR  # whether fopt's own engine would do better")
     elif study.recommendation:
         found.insert(0, f"fopt serve {shlex.quote(best)}")
         found.append(f"fopt verify {shlex.quote(best)} WORKLOAD")
+        if study.default.config.engine == "command":
+            found[1] += " --engine command"
     return found

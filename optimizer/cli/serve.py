@@ -16,8 +16,10 @@ from pathlib import Path
 
 import click
 
+from engine.command_backend import started_by
 from engine.config import EngineConfig, dump_engine_config
-from engine.process import port_in_use
+from engine.endpoint_backend import URL
+from engine.process import kept, port_in_use
 from optimizer.cli.engines import make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
@@ -47,9 +49,12 @@ def command(
     Weights are checked against the hashes in the file first. Ctrl-C stops the server."""
     config = _config(deployment, model)
     _check(config, host, port, api_key_env)
+    _announce(config, host, port)
+    if config.engine == "command":
+        started = started_by(config, host=host, port=port, model_name=served_model_name)
+        sys.exit(_run(kept(started.command), {**os.environ, **started.environment}))
     options = ["--served-model-name", served_model_name] if served_model_name else []
     options += ["--api-key-env", api_key_env] if api_key_env else []
-    _announce(config, host, port)
     sys.exit(_serve(config, host, port, options))
 
 
@@ -63,6 +68,13 @@ def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
 
 
 def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
+    if config.engine == "endpoint":
+        url = config.engine_args.get(URL)
+        raise OptimizerError(f"this file holds the measurement of a running server, {url}: there is nothing to start")
+    if config.engine == "command" and api_key_env:
+        raise OptimizerError(
+            "--api-key-env is not for engine command: its server takes a key by launch.command, or not"
+        )
     refusals = make_backend(config.engine, Placement(engine_cores=None, client_cores=None)).check(config)
     if refusals:
         raise OptimizerError(f"this config cannot run here: {refusals[0].reason}")
@@ -74,9 +86,8 @@ def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) 
 
 def _announce(config: EngineConfig, host: str, port: int) -> None:
     console = stderr_console()
-    console.print(
-        f"serving {config.model} ({config.label(EngineConfig(model=config.model))}) at http://{host}:{port}/v1"
-    )
+    plain = EngineConfig(model=config.model, engine=config.engine)
+    console.print(f"serving {config.model} ({config.label(plain)}) at http://{host}:{port}/v1")
     console.print(f"try:  curl http://{host}:{port}/v1/models")
 
 
@@ -96,9 +107,13 @@ def _serve(config: EngineConfig, host: str, port: int, options: list[str]) -> in
             "--port",
             str(port),
         ]
-        process = subprocess.Popen([*command, "--parent-pid", str(os.getpid()), *options], process_group=0)
-        with _stopping(process):
-            return process.wait()
+        return _run([*command, "--parent-pid", str(os.getpid()), *options], None)
+
+
+def _run(command: list[str], environment: dict[str, str] | None) -> int:
+    process = subprocess.Popen(command, env=environment, process_group=0)
+    with _stopping(process):
+        return process.wait()
     return 0
 
 

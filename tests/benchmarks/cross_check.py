@@ -153,7 +153,7 @@ def bench(server: Server, arguments: argparse.Namespace) -> dict[str, float]:
         "rate": ["--request-rate", f"{load.amount:g}", "--burstiness", "inf"],
         "concurrency": ["--max-concurrency", f"{load.amount:g}"],
     }[load.kind]
-    options = f"""--backend openai --endpoint /v1/completions --dataset-name custom --custom-output-len -1
+    options = """--backend openai --endpoint /v1/completions --dataset-name custom --custom-output-len -1
         --disable-shuffle --no-oversample --skip-chat-template --ignore-eos --disable-tqdm --ready-check-timeout-sec 0
         --percentile-metrics ttft,tpot,itl,e2el --save-result --result-filename bench.json"""
     command = [
@@ -289,7 +289,9 @@ def parse_load(text: str) -> Load:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", choices=TARGETS, required=True)
-    parser.add_argument("--load", type=parse_load, required=True, help="concurrency=N, or rate=R (constant, requests/s)")
+    parser.add_argument(
+        "--load", type=parse_load, required=True, help="concurrency=N, or rate=R (constant, requests/s)"
+    )
     parser.add_argument("--vllm-python", required=True, help="Python of an environment with vLLM and pandas")
     parser.add_argument("--out", type=Path, required=True, help="folder for prompts, logs and pairs")
     parser.add_argument("--model", type=Path, default=ROOT / "workloads/demo/models/target")
