@@ -49,8 +49,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--medusa", type=FOLDER, help="Folder of Medusa heads. Default: `medusa` beside the model.")
 @click.option("--eagle", type=FOLDER, help="Folder of an EAGLE head. Default: `eagle` beside the model.")
 @click.option("--engine", default="bundled", show_default=True,
-              help="bundled | simulated | command | endpoint: who serves. command: what the space launches; endpoint: a "
-                   "server that runs already.")  # fmt: skip
+              help="bundled | simulated | command | endpoint: who serves. command: what the space launches; endpoint: "
+                   "a server that runs already.")  # fmt: skip
 @click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")
 @click.option("--model-name", metavar="NAME", help="Endpoint: what it calls the model. Default: its only one.")
 @click.option("--api-key-env", metavar="VAR", help="Endpoint: environment variable that holds its API key.")

@@ -5,7 +5,8 @@
 
 ENV holds vLLM (its CPU build will do) and pandas. DIR keeps the prompts and one line a pair: run again with the same
 options it goes on until there are --pairs, and prints the table of all. One window takes at most --seconds. Server and
-client are pinned to different cores. Neither tool's engine side has a prefix cache here, so that repeating a prompt
+client are pinned to different cores; `--target metronome` is a server of constant answer times, whose noise is not in
+the comparison. Neither tool's engine side has a prefix cache here, so that repeating a prompt
 costs the same. The demo model by default; prompts are texts of the demo workload, output lengths are pinned.
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +48,15 @@ RESAMPLES = 10_000
 WITHIN = 0.03
 LATENCIES = ("mean_ttft_ms", "mean_tpot_ms", "mean_e2el_ms")
 COUNTS = ("completed", "total_input_tokens", "total_output_tokens")
+READY = "imports are done"
+START_WHEN_TOLD = f"""
+import sys
+import vllm.benchmarks.serve
+from vllm.entrypoints.cli.main import main
+print({READY!r}, flush=True)
+sys.stdin.readline()
+main()
+"""
 WHAT_EACH_COUNTS = """\
 fopt, intended  TTFT and E2EL start when a request was due, so what it waits in the client counts
 fopt, sent      the same records with TTFT and E2EL from the moment of sending (`summarize(records, clock="sent")`)
@@ -90,18 +101,19 @@ def measure(arguments: argparse.Namespace, workload: Workload, log: Path) -> Non
     begin = time.monotonic()
     longest = 0.0
     with TARGETS[arguments.target](arguments) as server, pinned(arguments.client_cpu):
-        runs: dict[str, Callable[[], object]] = {
-            "fopt": lambda: replay(server, workload, arguments.load),
-            "vllm": lambda: bench(server, arguments),
-        }
-        runs["fopt"]()  # both once, unrecorded: compiled steps, file caches
+        replay(server, workload, arguments.load)  # unrecorded: compiled steps, file caches
         while (number := len(read_pairs(log))) < arguments.pairs:
             started = time.monotonic()
             if started - begin + 1.3 * longest > arguments.seconds:
                 print(f"{number} of {arguments.pairs} pairs; run the same again to go on")
                 return
             order = ("fopt", "vllm") if number % 2 == 0 else ("vllm", "fopt")
-            found = {name: runs[name]() for name in order}
+            with ready_bench(server, arguments) as bench:
+                runs: dict[str, Callable[[], object]] = {
+                    "fopt": lambda: replay(server, workload, arguments.load),
+                    "vllm": bench,
+                }
+                found = {name: runs[name]() for name in order}
             ours = found["fopt"]
             assert isinstance(ours, tuple)
             pair = Pair(order="-".join(order), intended=ours[0], sent=ours[1], theirs=found["vllm"], p99_lag_ms=ours[2])  # type: ignore[arg-type]
@@ -145,8 +157,9 @@ def replay(server: Server, workload: Workload, load: Load) -> tuple[dict[str, fl
     return intended, sent, 1000 * views[0].percentile("schedule_lag", 99)
 
 
-def bench(server: Server, arguments: argparse.Namespace) -> dict[str, float]:
-    """One run of `vllm bench serve` on the exported prompts."""
+@contextmanager
+def ready_bench(server: Server, arguments: argparse.Namespace) -> Iterator[Callable[[], dict[str, float]]]:
+    """One run of `vllm bench serve` on the exported prompts, its imports done, so that a pair's runs are neighbours."""
     out: Path = arguments.out
     load: Load = arguments.load
     shape = {
@@ -157,16 +170,32 @@ def bench(server: Server, arguments: argparse.Namespace) -> dict[str, float]:
         --disable-shuffle --no-oversample --skip-chat-template --ignore-eos --disable-tqdm --ready-check-timeout-sec 0
         --percentile-metrics ttft,tpot,itl,e2el --save-result --result-filename bench.json"""
     command = [
-        *(arguments.vllm_python, "-m", "vllm.entrypoints.cli.main", "bench", "serve", *options.split(), *shape),
+        *(arguments.vllm_python, "-c", START_WHEN_TOLD, "bench", "serve", *options.split(), *shape),
         *("--base-url", server.base_url, "--model", server.model_name, "--tokenizer", str(arguments.model)),
         *("--dataset-path", str(out / "prompts.jsonl"), "--num-prompts", str(arguments.requests)),
         *("--num-warmups", str(NUM_WARMUPS), "--result-dir", str(out)),
     ]
     (out / "bench.json").unlink(missing_ok=True)
     with (out / "bench.log").open("wb") as log:
-        subprocess.run(command, check=True, env=vllm_environment(out), stdout=log, stderr=log)
-    found = json.loads((out / "bench.json").read_text())
-    return {name: found[name] for name in (*LATENCIES, "mean_itl_ms", "request_throughput", *COUNTS)}
+        process = subprocess.Popen(
+            command, env=vllm_environment(out), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) and line != READY.encode() + b"\n":
+        pass
+
+    def run() -> dict[str, float]:
+        process.communicate(b"go\n")
+        assert process.returncode == 0, f"vllm bench serve failed: see {out / 'bench.log'}"
+        found = json.loads((out / "bench.json").read_text())
+        return {name: found[name] for name in (*LATENCIES, "mean_itl_ms", "request_throughput", *COUNTS)}
+
+    try:
+        yield run
+    finally:
+        process.kill()
+        process.wait()
 
 
 def vllm_environment(out: Path) -> dict[str, str]:
@@ -202,7 +231,18 @@ def vllm(arguments: argparse.Namespace) -> Iterator[Server]:
         yield server
 
 
-TARGETS = {"bundled": bundled, "vllm": vllm}
+@contextmanager
+def metronome(arguments: argparse.Namespace) -> Iterator[Server]:
+    port = free_port()
+    program = [sys.executable, "-m", "tests.benchmarks.metronome_server", str(port)]
+    command = ["taskset", "-c", str(arguments.server_cpu), *program]
+    with ChildProcess(command, log_path=arguments.out / "server.log", cwd=ROOT) as child:
+        server = ProcessServer(child, base_url=f"http://127.0.0.1:{port}", model_name="metronome")
+        server.launch_s = child.wait_healthy(server.is_healthy, timeout_s=30)
+        yield server
+
+
+TARGETS = {"bundled": bundled, "vllm": vllm, "metronome": metronome}
 
 
 @contextmanager

@@ -76,6 +76,7 @@ class FakeServer:
         app.router.add_post("/v1/completions", self._guarded(self._completions))
         app.router.add_post("/v1/chat/completions", self._guarded(self._chat))
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -111,6 +112,9 @@ class FakeServer:
     def check_alive(self) -> None:
         if self.dead:
             raise EngineError("the engine ended", kind=FailureKind.DIED, log_path=self.log_path)
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": self.model_name}]})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
