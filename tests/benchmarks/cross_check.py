@@ -19,7 +19,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +75,14 @@ class Load(NamedTuple):
     amount: float
 
 
+class Ours(NamedTuple):
+    """Our two views of one replay, and how late it sent."""
+
+    intended: dict[str, float]
+    sent: dict[str, float]
+    p99_lag_ms: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two neighbouring runs on one server; `order` says which came first. Flat metrics of each view."""
@@ -107,16 +115,12 @@ def measure(arguments: argparse.Namespace, workload: Workload, log: Path) -> Non
             if started - begin + 1.3 * longest > arguments.seconds:
                 print(f"{number} of {arguments.pairs} pairs; run the same again to go on")
                 return
-            order = ("fopt", "vllm") if number % 2 == 0 else ("vllm", "fopt")
+            ours_first = number % 2 == 0
             with ready_bench(server, arguments) as bench:
-                runs: dict[str, Callable[[], object]] = {
-                    "fopt": lambda: replay(server, workload, arguments.load),
-                    "vllm": bench,
-                }
-                found = {name: runs[name]() for name in order}
-            ours = found["fopt"]
-            assert isinstance(ours, tuple)
-            pair = Pair(order="-".join(order), intended=ours[0], sent=ours[1], theirs=found["vllm"], p99_lag_ms=ours[2])  # type: ignore[arg-type]
+                theirs = {} if ours_first else bench()
+                ours = replay(server, workload, arguments.load)
+                theirs = theirs or bench()
+            pair = Pair(order="fopt-vllm" if ours_first else "vllm-fopt", theirs=theirs, **ours._asdict())
             with log.open("a") as file:
                 file.write(json.dumps(asdict(pair)) + "\n")
             longest = max(longest, time.monotonic() - started)
@@ -139,8 +143,7 @@ def prompts(arguments: argparse.Namespace) -> Workload:
     return workload
 
 
-def replay(server: Server, workload: Workload, load: Load) -> tuple[dict[str, float], dict[str, float], float]:
-    """Our two views of one replay, and its p99 schedule lag in milliseconds."""
+def replay(server: Server, workload: Workload, load: Load) -> Ours:
     warmup = Workload.from_requests(list(workload)[:NUM_WARMUPS], workload.metadata)
     is_rate = load.kind == "rate"
     result = Replayer(
@@ -154,7 +157,7 @@ def replay(server: Server, workload: Workload, load: Load) -> tuple[dict[str, fl
     assert views[0].completed == len(workload), [r.error for r in result.records if r.status != "ok"][:1]
     names = (*LATENCIES, "mean_itl_ms", "request_throughput", *COUNTS)
     intended, sent = ({name: view.value(name) for name in names} for view in views)
-    return intended, sent, 1000 * views[0].percentile("schedule_lag", 99)
+    return Ours(intended, sent, 1000 * views[0].percentile("schedule_lag", 99))
 
 
 @contextmanager
@@ -272,15 +275,14 @@ def reconcile(pairs: list[Pair]) -> dict[str, dict[str, float]]:
     """By metric: the three means over pairs, and our send-time view over vllm bench's number with its interval."""
     found = {}
     for name in (*LATENCIES, "mean_itl_ms", "request_throughput"):
-        views: list[Mapping[str, float]] = [{}]
         columns = {
             "intended": [pair.intended[name] for pair in pairs],
             "sent": [pair.sent[name] for pair in pairs],
             "vllm_bench": [pair.theirs[name] for pair in pairs],
         }
-        views[0] = {view: float(np.mean(values)) for view, values in columns.items()}
+        means = {view: float(np.mean(values)) for view, values in columns.items()}
         ratio, low, high = ratio_interval(np.array(columns["sent"]) / np.array(columns["vllm_bench"]))
-        found[name] = {**views[0], "ratio": ratio, "low": low, "high": high}
+        found[name] = {**means, "ratio": ratio, "low": low, "high": high}
     return found
 
 
