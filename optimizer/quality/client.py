@@ -21,6 +21,8 @@ from optimizer.quality.divergence import TopLogprobs, top_logprobs
 CONCURRENCY = 64
 TOP_LOGPROBS = 8  # the divergence is a lower bound whatever it is; vLLM allows up to 20
 
+_TOKEN_IDS = "return_token_ids"
+
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 OnDone = Callable[[int], None]  # how many are answered
@@ -57,9 +59,10 @@ def ask_all(
     """
 
     async def ask(session: aiohttp.ClientSession, query: Query) -> Answer | RequestRefusedError:
-        plain = {**query.body, "model": server.model_name, "temperature": 0.0}
+        plain = {name: value for name, value in query.body.items() if name != _TOKEN_IDS}
+        plain |= {"model": server.model_name, "temperature": 0.0}
         refusal = RequestRefusedError("nothing was asked")
-        for body in ({**plain, "return_token_ids": True}, plain):  # some servers refuse fields they do not know
+        for body in ({**plain, _TOKEN_IDS: True}, plain):  # some servers refuse fields they do not know
             try:
                 return _answer(await _post(session, server.base_url + query.path, body))
             except RequestRefusedError as refused:
