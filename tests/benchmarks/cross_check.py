@@ -92,6 +92,7 @@ class Pair:
     sent: dict[str, float]
     theirs: dict[str, float]
     p99_lag_ms: float
+    commit: str
 
 
 def main() -> None:
@@ -120,7 +121,9 @@ def measure(arguments: argparse.Namespace, workload: Workload, log: Path) -> Non
                 theirs = {} if ours_first else bench()
                 ours = replay(server, workload, arguments.load)
                 theirs = theirs or bench()
-            pair = Pair(order="fopt-vllm" if ours_first else "vllm-fopt", theirs=theirs, **ours._asdict())
+            pair = Pair(
+                order="fopt-vllm" if ours_first else "vllm-fopt", theirs=theirs, commit=commit(), **ours._asdict()
+            )
             with log.open("a") as file:
                 file.write(json.dumps(asdict(pair)) + "\n")
             longest = max(longest, time.monotonic() - started)
@@ -308,7 +311,7 @@ def report(arguments: argparse.Namespace, pairs: list[Pair]) -> None:
     console.print(WHAT_EACH_COUNTS, highlight=False)
     if arguments.json is not None:
         settings = {name: str(value) for name, value in vars(arguments).items() if name in REPORTED}
-        about = {"machine": platform.machine(), "cpus": os.cpu_count(), "commit": commit(), **settings}
+        about = {"machine": platform.machine(), "cpus": os.cpu_count(), **settings}
         body = {"about": about, "load": load, "reconciled": found, "pairs": [asdict(pair) for pair in pairs]}
         arguments.json.write_text(json.dumps(body, indent=1) + "\n")
 
