@@ -85,6 +85,16 @@ class Server(Protocol):
         ...
 
     @property
+    def api_key(self) -> str | None:
+        """What clients must send; None: nothing."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its measurements should know: what this server lacks. May grow with use."""
+        ...
+
+    @property
     def log_path(self) -> Path: ...
 
     @property
@@ -98,7 +108,9 @@ class Server(Protocol):
         """A parquet file with the composition and duration of the latest steps; None when the engine does not tell."""
         ...
 
-    def reset_prefix_cache(self) -> None: ...
+    def reset_prefix_cache(self) -> None:
+        """Nothing where the server has no such call; `notes` says so then."""
+        ...
 
     def reconfigure(self, config: EngineConfig) -> bool:
         """Take another config without a restart, as a launch of it would serve; no request may be running.

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from search_spaces.launch_template import LaunchTemplate
+
 Dtype = Literal["auto", "bfloat16", "float32"]
 WeightFormat = Literal[
     "bf16",
@@ -141,6 +143,7 @@ class EngineConfig(_Frozen):
     max_loras: int = Field(default=1, ge=1)  # adapters in one batch
     max_lora_rank: int = Field(default=16, ge=1)
     engine_args: dict[str, EngineArgument] = {}  # what has no field here, under the engine's own flag names
+    launch: LaunchTemplate | None = None  # of engine `command`: how its server is started
     seed: int = 0
     hardware: Hardware = Hardware()
 
@@ -158,6 +161,8 @@ class EngineConfig(_Frozen):
         parts = self.quantization
         numbers = f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
         numbers += "".join(f"/{pattern}={weights}" for pattern, weights in parts.overrides.items())
+        for name in self.launch.quality if self.launch else ():
+            numbers += f"/{name}={self.engine_args.get(name)}"
         return f"{numbers}/eager" if self.enforce_eager else numbers
 
     def fingerprint(self) -> str:
@@ -166,8 +171,11 @@ class EngineConfig(_Frozen):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def flat(self) -> dict[str, str | int | float | bool | None]:
-        """Dotted names to scalars, e.g. `quantization.weights`; an absent speculative_config is one None."""
-        return dict(_flatten("", self.model_dump(mode="json")))
+        """Dotted names to scalars, e.g. `quantization.weights`; an absent speculative_config is one None.
+
+        Without `launch`, which no config of a study changes.
+        """
+        return dict(_flatten("", self.model_dump(mode="json", exclude={"launch"})))
 
     def differences(self, other: EngineConfig) -> dict[str, tuple[Any, Any]]:
         """Dotted names whose value differs, as (other's, mine)."""
@@ -197,7 +205,9 @@ class EngineConfig(_Frozen):
 
 
 def _label_part(name: str, value: Any) -> str:
-    field = name.removeprefix("quantization.")
+    field = name.removeprefix("quantization.").removeprefix("engine_args.")
+    if value is None and name.startswith("engine_args."):
+        return f"no {field}"
     if field == "weights" or field == "dtype":
         return str(value)
     if isinstance(value, bool):

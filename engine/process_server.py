@@ -5,24 +5,23 @@ Does not know how the child was launched, nor which engine it is.
 
 from __future__ import annotations
 
-import http.client
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from engine.backend import EngineError, EngineStatistics, FailureKind
 from engine.config import EngineConfig
+from engine.http_calls import CALL_ERRORS, HttpCalls, reason_of
 from engine.process import ChildProcess
 from engine.statistics import parse_statistics
 
 _HEALTH_TIMEOUT_S = 1.0
 _CALL_TIMEOUT_S = 30.0
 _RECONFIGURE_TIMEOUT_S = 120.0  # as a launch: weights may have to be quantized
-_CALL_ERRORS = (OSError, http.client.HTTPException)
 
 
 class ProcessServer:
-    """Calls over the loopback, never through a proxy."""
+    """Every call of it is there: nothing is missing that `notes` would tell."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -38,8 +37,8 @@ class ProcessServer:
         self.launch_s = 0.0
         self._child = child
         self._reconfigurable = reconfigurable
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self.api_key = api_key
+        self._calls = HttpCalls(base_url, api_key=api_key)
 
     @property
     def log_path(self) -> Path:
@@ -54,7 +53,7 @@ class ProcessServer:
         """Whether /health answers 200 within a second."""
         try:
             self._call("GET", "/health", timeout_s=_HEALTH_TIMEOUT_S)
-        except _CALL_ERRORS:
+        except CALL_ERRORS:
             return False
         return True
 
@@ -64,7 +63,7 @@ class ProcessServer:
     def steps(self) -> bytes | None:
         try:
             return self._call("GET", "/steps", timeout_s=_CALL_TIMEOUT_S)
-        except _CALL_ERRORS:
+        except CALL_ERRORS:
             self.check_alive()
             return None
 
@@ -77,7 +76,7 @@ class ProcessServer:
         body = config.model_dump_json().encode()
         try:
             self._call("POST", "/reconfigure", timeout_s=_RECONFIGURE_TIMEOUT_S, body=body)
-        except _CALL_ERRORS:
+        except CALL_ERRORS:
             self.check_alive()
             return False
         return True
@@ -89,23 +88,14 @@ class ProcessServer:
     def _call_alive(self, method: str, path: str) -> bytes:
         try:
             return self._call(method, path, timeout_s=_CALL_TIMEOUT_S)
-        except _CALL_ERRORS as error:
+        except CALL_ERRORS as error:
             self.check_alive()
             kind = FailureKind.HANG if isinstance(error, TimeoutError) else FailureKind.DIED
             raise EngineError(
-                f"the engine did not answer {path}: {_reason(error)}. See {self.log_path}",
+                f"the engine did not answer {path}: {reason_of(error)}. See {self.log_path}",
                 kind=kind,
                 log_path=self.log_path,
             ) from None
 
     def _call(self, method: str, path: str, *, timeout_s: float, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(self.base_url + path, method=method, headers=self._headers, data=body)
-        with self._opener.open(request, timeout=timeout_s) as answer:
-            content: bytes = answer.read()
-            return content
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"{error.code} {error.read(500).decode(errors='replace')}"
-    return str(error)
+        return self._calls.call(method, path, timeout_s=timeout_s, body=body)

@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping
 
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
+from engine.command_backend import CommandBackend
+from engine.endpoint_backend import EndpointBackend
 
 BACKENDS: Mapping[str, Callable[[], Backend]] = {
     "bundled": BundledBackend,
+    "command": CommandBackend,
+    "endpoint": EndpointBackend,
 }

@@ -1,4 +1,4 @@
-"""Reads `EngineStatistics` from a /metrics page under vLLM's names.
+"""Reads `EngineStatistics` from a /metrics page under vLLM's names, and as far as they go SGLang's and llama.cpp's.
 
 Does not know which engine wrote the page.
 """
@@ -10,7 +10,11 @@ from collections.abc import Mapping
 
 from engine.backend import EngineStatistics
 
-_PREFIX = "vllm:"
+_PREFIXES: Mapping[str, Mapping[str, str]] = {  # and what is called otherwise than in vLLM
+    "vllm:": {},
+    "sglang:": {},
+    "llamacpp:": {"tokens_predicted_total": "generation_tokens_total"},
+}
 _FIELDS = {
     "num_drafts": "spec_decode_num_drafts_total",
     "num_draft_tokens": "spec_decode_num_draft_tokens_total",
@@ -40,11 +44,20 @@ def _totals(page: str) -> tuple[dict[str, float], Mapping[int, float]]:
     per_position: dict[int, float] = defaultdict(float)
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            name = sample.name.removeprefix(_PREFIX)
-            if not sample.name.startswith(_PREFIX) or name.endswith(_LEFT_OUT):
+            name = _known_name(sample.name)
+            if name is None:
                 continue
             if name == _PER_POSITION:
                 per_position[int(sample.labels["position"])] += sample.value
             else:
                 totals[name] += sample.value
     return totals, per_position
+
+
+def _known_name(name: str) -> str | None:
+    """vLLM's name without its prefix; None for what is no engine's, or no number of its own."""
+    for prefix, renamed in _PREFIXES.items():
+        if name.startswith(prefix) and not name.endswith(_LEFT_OUT):
+            own = name.removeprefix(prefix)
+            return renamed.get(own, own)
+    return None

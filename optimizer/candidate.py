@@ -12,6 +12,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from engine.config import EngineConfig, parse_engine_config
+from search_spaces.launch_template import ENGINE_ARGS
 from search_spaces.parameter import Assignment
 from search_spaces.space import SearchSpace
 
@@ -27,7 +28,8 @@ def space_around(space: SearchSpace, base: EngineConfig) -> SearchSpace:
     Raises:
         SearchSpaceError: an unknown field, or a linked choice that cannot express `base`.
     """
-    space.validate_names(known_fields())
+    arguments = {field for field in space.fields() if field.startswith(ENGINE_ARGS)}
+    space.validate_names(known_fields() | arguments)
     return space.including(base.flat())
 
 
@@ -60,6 +62,8 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 def _fields(model: type[BaseModel], prefix: str) -> list[str]:
     names: list[str] = []
     for name, field in model.model_fields.items():
+        if name == "launch":
+            continue  # how a server is started is the same for all configs of a space
         section = _section(field.annotation)
         optional = isinstance(field.annotation, UnionType) and NoneType in get_args(field.annotation)
         if section is None or optional:

@@ -57,6 +57,7 @@ class Client:
             speedup=speedup,
             limit_s=limit_s,
             stall_s=self.hang_s,
+            api_key=self.server.api_key,
             vocab_size=self.vocab_size,
             on_record=on_record,
         )

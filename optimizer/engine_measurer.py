@@ -49,10 +49,11 @@ class EngineMeasurer:
         self._backend, self._study_dir, self._window, self._fidelity = backend, study_dir, window, fidelity
         self._load, self._quality, self._objective, self._slos = load, quality, objective, slos
         self._skus, self._placement, self._hang_s = skus, placement, hang_s
+        self._server_notes: dict[str, None] = {}  # in order, each once
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (self._placement.note,)
+        return (self._placement.note, *self._server_notes)
 
     def check(self, config: EngineConfig) -> list[Refusal]:
         return self._backend.check(config)
@@ -83,11 +84,13 @@ class EngineMeasurer:
             folder.write_records(measurement.records)
             folder.write_steps(server.steps())
             quality = self._quality_of(server, config, report)
+            cost = self._cost(client, config, measurement, folder, report)
+            self._server_notes |= dict.fromkeys(server.notes)
             return Findings(
                 metrics=measurement.flat,
                 estimates=measurement.estimates,
                 quality=quality,
-                cost=self._cost(client, config, measurement, folder, report),
+                cost=cost,
                 void_reason=measurement.void_reason,
             )
 

@@ -89,10 +89,22 @@ def _change(name: str, trial: TrialResult, default: EngineConfig) -> str:
     mine, theirs = _value(trial.config, name), _value(default, name)
     if name in _CHANGES:
         return _CHANGES[name](mine, theirs, trial)
+    if name.startswith("engine_args."):
+        return f"{name.removeprefix('engine_args.')} is {_argument(mine)} instead of {_argument(theirs)}."
     return f"{name} is {mine} instead of {theirs}."
 
 
+def _argument(value: Any) -> str:
+    """A flag's value as people say it; None is the server's own default."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "left to the server" if value is None else str(value)
+
+
 def _value(config: EngineConfig, dotted: str) -> Any:
+    section, _, argument = dotted.partition(".")
+    if section == "engine_args":
+        return config.engine_args.get(argument)
     value: Any = config
     for part in dotted.split("."):
         value = getattr(value, part)

@@ -48,6 +48,8 @@ def how_to_serve(trial: TrialResult, path: str) -> str:
     """The command that starts a recommended config; a predicted one has no engine here."""
     if trial.config.engine == "simulated":
         return f"vllm serve --config best.vllm.yaml, on {trial.config.hardware.count} x {trial.config.hardware.sku}"
+    if trial.config.engine == "endpoint":
+        return f"it runs already, at {trial.config.engine_args.get('url')}"
     return f"fopt serve {path}"
 
 

@@ -15,7 +15,7 @@ from reports.numbers import has_interval, share, three_digits, times, verdict, w
 from reports.words import metric_words
 from workloads.estimate import Estimate
 
-Status = Literal["verified", "unverified", "not held", "infeasible", "default", "nothing"]
+Status = Literal["verified", "unverified", "not held", "infeasible", "default", "measured", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ def _status(study: StudyResult) -> Status:
         return "nothing"
     if not recommendation.feasible:
         return "infeasible"
+    if study.default.config.engine == "endpoint":
+        return "measured"
     if recommendation.trial == 0:
         return "default"
     if checked is None:
@@ -78,6 +80,16 @@ def _say_default(study: StudyResult) -> tuple[str, str]:
     verb = f"{known_by(study.trials)} {'does not do' if rivals == 1 else 'does'}"
     limits = " within your limits" if study.slos else ""
     return "Keep the default", f"Keep the default settings: {others} {verb} better beyond the noise{limits}."
+
+
+def _say_measured(study: StudyResult) -> tuple[str, str]:
+    latency = number_of(study.default, LATENCY)
+    complete = f": 95 of 100 answers are complete within {_ms(latency)}" if latency else ""
+    limits = " It meets every limit you set." if study.slos else ""
+    return "Measured as it is", (
+        f"One running server was measured{complete}.{limits} There was nothing to choose from: fopt cannot change its "
+        "settings from outside."
+    )
 
 
 def _say_infeasible(study: StudyResult) -> tuple[str, str]:
@@ -118,6 +130,7 @@ def _say_not_held(study: StudyResult) -> tuple[str, str]:
 _SAY = {
     "nothing": _say_nothing,
     "default": _say_default,
+    "measured": _say_measured,
     "infeasible": _say_infeasible,
     "verified": _say_verified,
     "unverified": _say_unverified,

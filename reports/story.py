@@ -131,11 +131,18 @@ def _commands(study: StudyResult, best: str) -> list[str]:
         f"fopt run WORKLOAD --objective {shlex.quote(study.objective)}{slos} --space {shlex.quote(study.space_name)}"
     )
     found = [f"{search} --seed {study.seed}"]
-    if study.recommendation and study.default.config.engine == "simulated":
-        found[0] += " --engine simulated"
-        trial = study.trial(study.recommendation.trial)
-        found.insert(0, how_to_serve(trial, best))
-    elif study.recommendation:
-        found.insert(0, f"fopt serve {shlex.quote(best)}")
-        found.append(f"fopt verify {shlex.quote(best)} WORKLOAD")
-    return found
+    if study.recommendation is None:
+        return found
+    config = study.default.config
+    if config.engine == "simulated":
+        return [how_to_serve(study.trial(study.recommendation.trial), best), f"{found[0]} --engine simulated"]
+    if config.engine == "endpoint":
+        own = search.removesuffix(f" --space {shlex.quote(study.space_name)}")
+        url = shlex.quote(str(config.engine_args.get("url")))
+        return [
+            f"{own} --engine endpoint --url {url}",
+            f"{own} --model DIR  # whether fopt's own engine would do better",
+        ]
+    engine = " --engine command" if config.engine == "command" else ""
+    best = shlex.quote(best)
+    return [f"fopt serve {best}", found[0] + engine, f"fopt verify {best} WORKLOAD"]

@@ -16,10 +16,19 @@ from reports.whole_file import write_whole
 
 BEST_VLLM = "best.vllm.yaml"
 _WIDTH = 108
+_OTHERS = {
+    "endpoint": "A running server was measured as it is. fopt does not know its settings, so this file holds none.",
+    "command": (
+        "The recommended configuration is of another server, started by its own command; its flags are not vLLM's, so "
+        "this file holds no settings. Serve it with: fopt serve best.yaml"
+    ),
+}
 
 
 def write_vllm(config: EngineConfig, directory: Path) -> Path:
     """Write `best.vllm.yaml`: comments alone when vLLM cannot express the config; vLLM does not start from those."""
+    if config.engine in _OTHERS:
+        return write_whole(directory / BEST_VLLM, _as_comment([_OTHERS[config.engine]]))
     obstacles = vllm_obstacles(config)
     text = _refusal(obstacles) if obstacles else _comment(config) + _to_yaml(vllm_options(config))
     return write_whole(directory / BEST_VLLM, text)

@@ -120,7 +120,7 @@ FIELDS = {
 
 def field_words(field: str) -> FieldWords:
     """Words for a dotted config field; the field's own name where none were written."""
-    return FIELDS.get(field) or FieldWords(name=field.replace("_", " "), does="")
+    return FIELDS.get(field) or FieldWords(name=field.removeprefix("engine_args.").replace("_", " "), does="")
 
 
 _STAGES = {

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pydantic import Field, model_validator
 
 from search_spaces.errors import SearchSpaceError, did_you_mean
+from search_spaces.launch_template import ENGINE_ARGS, LaunchTemplate
 from search_spaces.parameter import Assignment, Frozen, Parameter, Value, contains
 from search_spaces.placeholders import fill, unresolved
 from search_spaces.reading import read_mapping, validate
@@ -31,12 +32,13 @@ class Resolution(NamedTuple):
 
 
 class SearchSpace(Frozen):
-    """Parameters in order (a condition may name only earlier ones) and fixed fields."""
+    """Parameters in order (a condition may name only earlier ones) and fixed fields; `launch`: of engine `command`."""
 
     name: str
     description: str = ""
     parameters: dict[str, Parameter]
     fixed: dict[str, Value] = Field(default_factory=dict)
+    launch: LaunchTemplate | None = None
 
     @model_validator(mode="after")
     def _conditions_name_earlier_values(self) -> SearchSpace:
@@ -58,6 +60,22 @@ class SearchSpace(Frozen):
             for field in parameter.fields(name):
                 if field in self.fixed:
                     raise ValueError(f"fixed.{field}: the parameter {name} varies it. Remove one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _arguments_reach_the_server(self) -> SearchSpace:
+        if self.launch is None:
+            return self
+        arguments = {field.removeprefix(ENGINE_ARGS) for field in self.fields() if field.startswith(ENGINE_ARGS)}
+        for argument in sorted(arguments):
+            if not self.launch.takes(argument):
+                raise ValueError(
+                    f'{ENGINE_ARGS}{argument} does not reach the server. Add "{{flags}}" to launch.command'
+                )
+        for name in self.launch.quality:
+            if name not in arguments:
+                hint = did_you_mean(name, arguments)
+                raise ValueError(f"launch.quality.{name}: no parameter sets {ENGINE_ARGS}{name}. {hint}")
         return self
 
     def resolve(self, placeholders: Mapping[str, str | int | None]) -> Resolution:
@@ -151,7 +169,8 @@ class SearchSpace(Frozen):
         return self._with(parameters)
 
     def _with(self, parameters: dict[str, Parameter]) -> SearchSpace:
-        return SearchSpace(name=self.name, description=self.description, parameters=parameters, fixed=self.fixed)
+        plain = SearchSpace(name=self.name, description=self.description, parameters=parameters, fixed=self.fixed)
+        return plain.model_copy(update={"launch": self.launch})
 
     def unresolved(self) -> set[str]:
         """Names of the placeholders that are not filled in."""
@@ -159,10 +178,12 @@ class SearchSpace(Frozen):
 
     def fingerprint(self) -> str:
         """Twelve hex digits that name the space whatever its name and description."""
-        kept = {
+        kept: dict[str, object] = {
             "parameters": [(n, p.model_dump(mode="json")) for n, p in self.parameters.items()],
             "fixed": self.fixed,
         }
+        if self.launch is not None:
+            kept["launch"] = self.launch.model_dump(mode="json")
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

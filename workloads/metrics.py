@@ -4,13 +4,15 @@ Does not know engines, objectives, or how sure a number is (`estimate.py`).
 
 Clocks start at the *intended* start of a request, so time spent queueing in the client counts; `vllm bench serve`,
 whose names we use, starts its clocks when it sends, and takes one gap a chunk for ITL where we take one a token.
+`summarize(records, clock="sent")` is the send-time view, for comparison with such tools and for nothing else.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from workloads.record_arrays import LATENCY_METRICS, Floats, LatencyMetric, Mask
 from workloads.records import RequestRecord
 from workloads.slo import Slos, meets_slos
 
+Clock = Literal["intended", "sent"]
 FLAT_PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0)
 _LATENCY_NAME = re.compile(r"(mean|median|std|p(\d+(?:\.\d+)?))_(ttft|tpot|itl|e2el|schedule_lag)_ms")
 _COUNTS = ("completed", "failed", "num_cut", "total_input_tokens", "total_output_tokens", "max_concurrent_requests")
@@ -37,6 +40,7 @@ class ServingMetrics:
     arrays: RecordArrays
     duration_s: float
     good: Mask | None = None  # requests that met every SLO; None when no SLOs were given
+    clock: Clock = "intended"  # where TTFT and E2EL start
 
     @property
     def completed(self) -> int:
@@ -199,18 +203,27 @@ class ServingMetrics:
 
 
 def summarize(
-    records: Sequence[RequestRecord] | RecordArrays, slos: Slos | None = None, *, duration_s: float | None = None
+    records: Sequence[RequestRecord] | RecordArrays,
+    slos: Slos | None = None,
+    *,
+    duration_s: float | None = None,
+    clock: Clock = "intended",
 ) -> ServingMetrics:
     """The metrics of a replay.
 
     Args:
         slos: what a request must meet to count towards goodput.
-        duration_s: the time that rates are per; by default from the first intended start to the last end of the
-            requests that were not cut.
+        duration_s: the time that rates are per; by default from the first start to the last end of the requests that
+            were not cut.
+        clock: `sent` lets TTFT and E2EL start when a request was sent, which leaves out what it waited in the client;
+            its schedule lag is 0 then.
     """
     arrays = as_arrays(records)
+    if clock == "sent":
+        arrays = replace(arrays, intended_start_s=arrays.sent_s)
     good = None if slos is None else meets_slos(arrays, slos) & arrays.counted
-    return ServingMetrics(arrays=arrays, duration_s=span_s(arrays) if duration_s is None else duration_s, good=good)
+    duration_s = span_s(arrays) if duration_s is None else duration_s
+    return ServingMetrics(arrays=arrays, duration_s=duration_s, good=good, clock=clock)
 
 
 def span_s(arrays: RecordArrays) -> float:

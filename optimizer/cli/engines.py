@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
+from engine.command_backend import CommandBackend
 from engine.registry import BACKENDS
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
@@ -33,7 +34,9 @@ def make_backend(name: str, placement: Placement, *, reconfigurable: bool = Fals
         close = get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(known)}"
         raise OptimizerError(f"no engine is called {name!r}. {hint}")
+    cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
     if name == "bundled":
-        cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
         return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
+    if name == "command":
+        return CommandBackend(cpus=cpus)
     return BACKENDS[name]()

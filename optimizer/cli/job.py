@@ -15,6 +15,13 @@ from engine.config import EngineConfig, load_engine_config
 from optimizer.candidate import space_around
 from optimizer.cli.budget import Budget
 from optimizer.cli.model_folder import find_beside, find_model
+from optimizer.cli.other_servers import (
+    NOTHING_TO_CHOOSE,
+    command_config,
+    endpoint_config,
+    refuse_wishes_of_an_endpoint,
+    space_of_engine,
+)
 from optimizer.errors import OptimizerError
 from optimizer.objective import parse_objective
 from optimizer.placement import plan_placement
@@ -22,7 +29,7 @@ from optimizer.run import Job
 from optimizer.slo import parse_slos, with_quality_floor
 from optimizer.study import newest_study
 from search_spaces.skus import find_sku, load_all_skus, parse_prices
-from search_spaces.space import SearchSpace, load_search_space
+from search_spaces.space import SearchSpace
 from workloads.parquet import read_workload
 from workloads.sampling import split_by_session
 from workloads.workload import Workload
@@ -52,6 +59,9 @@ class Wishes:
     catalogue: Path | None
     steps: Path | None
     acceptance: tuple[str, ...]
+    url: str | None
+    model_name: str | None
+    api_key_env: str | None
     seed: int
     strategy: str
     runs_dir: Path
@@ -75,6 +85,7 @@ def make_job(wishes: Wishes) -> Job:
         WorkloadError, SearchSpaceError, ConfigError, OptimizerError: each with the sentence for the user.
     """
     _refuse_wishes_of_the_simulator(wishes)
+    refuse_wishes_of_an_endpoint(wishes)
     objective = parse_objective(wishes.objective)
     slos = with_quality_floor(parse_slos(wishes.slos))
     skus = load_all_skus((wishes.catalogue,) if wishes.catalogue else (), parse_prices(wishes.prices))
@@ -83,6 +94,8 @@ def make_job(wishes: Wishes) -> Job:
     traffic = _part_traffic(workload, wishes.heldout)
     base = _base_config(wishes, workload)
     space, notes = _space(wishes, base)
+    if wishes.engine == "endpoint":
+        notes = (*notes, NOTHING_TO_CHOOSE)
     name = study_name(wishes, traffic.train)
     return Job(
         name=name,
@@ -122,6 +135,10 @@ def _part_traffic(workload: Workload, heldout: Path | None) -> Traffic:
 
 
 def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
+    if wishes.engine == "endpoint":
+        return endpoint_config(wishes)
+    if wishes.engine == "command":
+        return command_config(wishes, find_model(wishes.model, workload, wishes.workload))
     if wishes.base is not None and wishes.model is None:
         return load_engine_config(wishes.base)
     model = find_model(wishes.model, workload, wishes.workload)
@@ -131,7 +148,7 @@ def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
 
 
 def _space(wishes: Wishes, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
-    space = load_search_space(wishes.space or wishes.engine)
+    space = space_of_engine(wishes.engine, wishes.space)
     cores = plan_placement().engine_cores
     given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle}
     folders = {name: find_beside(name, folder, base.model) for name, folder in given.items()}

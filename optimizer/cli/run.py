@@ -48,7 +48,12 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--draft", type=FOLDER, help="Draft model's folder. Default: `draft` beside the model.")
 @click.option("--medusa", type=FOLDER, help="Folder of Medusa heads. Default: `medusa` beside the model.")
 @click.option("--eagle", type=FOLDER, help="Folder of an EAGLE head. Default: `eagle` beside the model.")
-@click.option("--engine", default="bundled", show_default=True, help="bundled | simulated: who serves.")
+@click.option("--engine", default="bundled", show_default=True,
+              help="bundled | simulated | command | endpoint: who serves. command: what the space launches; endpoint: "
+                   "a server that runs already.")  # fmt: skip
+@click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")
+@click.option("--model-name", metavar="NAME", help="Endpoint: what it calls the model. Default: its only one.")
+@click.option("--api-key-env", metavar="VAR", help="Endpoint: environment variable that holds its API key.")
 @click.option("--space", metavar="NAME|FILE", help="Search space. Default: the engine's own.")
 @click.option("--base", type=FILE, help="Engine config (YAML) to start from. Default: the engine's defaults.")
 @click.option(
@@ -81,7 +86,8 @@ def command(as_json: bool, **options: Any) -> None:
     the unquantized model's. The result is runs/<study>/best.yaml, a report, and every trial's records.
 
     With --engine simulated nothing is launched: latencies, replicas and cost on hardware that is not here are
-    predicted, and marked so."""
+    predicted, and marked so. With --engine endpoint --url URL a running server is measured, once, as it is. With
+    --engine command --space FILE the server is whatever the file's `launch:` says, such as SGLang or llama.cpp."""
     budget = options.pop("budget") or _DEFAULT_BUDGETS.get(options["engine"], _DEFAULT_BUDGETS["bundled"])
     wishes = Wishes(**options, budget=budget)
     job, backend = _prepare(wishes)

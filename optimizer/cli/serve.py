@@ -16,8 +16,10 @@ from pathlib import Path
 
 import click
 
+from engine.command_backend import started_by
 from engine.config import EngineConfig, dump_engine_config
-from engine.process import port_in_use
+from engine.endpoint_backend import URL
+from engine.process import kept, port_in_use
 from optimizer.cli.engines import make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
@@ -51,14 +53,18 @@ def command(
 ) -> None:
     """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
 
-    Weights are checked against the hashes in the file first. Ctrl-C lets running answers end, then stops; a second one stops at once."""
+    Weights are checked against the hashes in the file first. Ctrl-C lets running
+    answers end, then stops; a second one stops at once."""
     config = _config(deployment, model)
     _check(config, host, port, api_key_env)
+    _announce(config, host, port)
+    if config.engine == "command":
+        started = started_by(config, host=host, port=port, model_name=served_model_name)
+        sys.exit(_run(kept(started.command), {**os.environ, **started.environment}, drain_s=drain_s))
     options = ["--served-model-name", served_model_name] if served_model_name else []
     options += ["--api-key-env", api_key_env] if api_key_env else []
     options += ["--max-requests", str(max_requests)] if max_requests else []
     options += ["--drain-s", str(drain_s)]
-    _announce(config, host, port)
     sys.exit(_serve(config, host, port, options, drain_s=drain_s))
 
 
@@ -72,6 +78,13 @@ def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
 
 
 def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
+    if config.engine == "endpoint":
+        url = config.engine_args.get(URL)
+        raise OptimizerError(f"this file holds the measurement of a running server, {url}: there is nothing to start")
+    if config.engine == "command" and api_key_env:
+        raise OptimizerError(
+            "--api-key-env is not for engine command: its server takes a key by launch.command, or not"
+        )
     refusals = make_backend(config.engine, Placement(engine_cores=None, client_cores=None)).check(config)
     if refusals:
         raise OptimizerError(f"this config cannot run here: {refusals[0].reason}")
@@ -83,9 +96,8 @@ def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) 
 
 def _announce(config: EngineConfig, host: str, port: int) -> None:
     console = stderr_console()
-    console.print(
-        f"serving {config.model} ({config.label(EngineConfig(model=config.model))}) at http://{host}:{port}/v1"
-    )
+    plain = EngineConfig(model=config.model, engine=config.engine)
+    console.print(f"serving {config.model} ({config.label(plain)}) at http://{host}:{port}/v1")
     console.print(f"try:  curl http://{host}:{port}/v1/models")
 
 
@@ -105,9 +117,13 @@ def _serve(config: EngineConfig, host: str, port: int, options: list[str], *, dr
             "--port",
             str(port),
         ]
-        process = subprocess.Popen([*command, "--parent-pid", str(os.getpid()), *options], process_group=0)
-        with _stopping(process, drain_s=drain_s):
-            return process.wait()
+        return _run([*command, "--parent-pid", str(os.getpid()), *options], None, drain_s=drain_s)
+
+
+def _run(command: list[str], environment: dict[str, str] | None, *, drain_s: float) -> int:
+    process = subprocess.Popen(command, env=environment, process_group=0)
+    with _stopping(process, drain_s=drain_s):
+        return process.wait()
     return 0
 
 

@@ -21,6 +21,8 @@ from optimizer.quality.divergence import TopLogprobs, top_logprobs
 CONCURRENCY = 64
 TOP_LOGPROBS = 8  # the divergence is a lower bound whatever it is; vLLM allows up to 20
 
+_TOKEN_IDS = "return_token_ids"
+
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 OnDone = Callable[[int], None]  # how many are answered
@@ -36,7 +38,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A greedy answer with the exact tokens on both sides."""
+    """A greedy answer with the exact tokens on both sides; none where the server does not tell them."""
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
@@ -57,11 +59,15 @@ def ask_all(
     """
 
     async def ask(session: aiohttp.ClientSession, query: Query) -> Answer | RequestRefusedError:
-        body = {**query.body, "model": server.model_name, "temperature": 0.0, "return_token_ids": True}
-        try:
-            return _answer(await _post(session, server.base_url + query.path, body))
-        except RequestRefusedError as refusal:
-            return refusal
+        plain = {name: value for name, value in query.body.items() if name != _TOKEN_IDS}
+        plain |= {"model": server.model_name, "temperature": 0.0}
+        refusal = RequestRefusedError("nothing was asked")
+        for body in ({**plain, _TOKEN_IDS: True}, plain):  # some servers refuse fields they do not know
+            try:
+                return _answer(await _post(session, server.base_url + query.path, body))
+            except RequestRefusedError as refused:
+                refusal = refused
+        return refusal
 
     return _all(server, queries, ask, hang_s=hang_s, on_done=on_done)
 
@@ -72,7 +78,7 @@ def score_all(
     """The server's likeliest tokens at each position of each response, fed prompt and response (teacher forcing).
 
     Raises:
-        EngineError: the engine died or hung, or refused a sequence.
+        EngineError: the engine died or hung, or refused a sequence; UNSUPPORTED when it does not score prompts.
     """
 
     async def score(session: aiohttp.ClientSession, answer: Answer) -> TopLogprobs:
@@ -88,6 +94,9 @@ def score_all(
         except RequestRefusedError as refusal:
             what = f"the engine refused to score a response: {refusal}"
             raise EngineError(what, kind=FailureKind.UNSUPPORTED, log_path=server.log_path) from None
+        if reply["choices"][0].get("prompt_logprobs") is None:
+            what = "the engine does not score prompts (prompt_logprobs)"
+            raise EngineError(what, kind=FailureKind.UNSUPPORTED, log_path=server.log_path)
         return _response_logprobs(reply, len(answer.prompt_ids))
 
     return _all(server, answers, score, hang_s=hang_s, on_done=on_done)
@@ -96,10 +105,10 @@ def score_all(
 def _answer(reply: Mapping[str, Any]) -> Answer:
     choice = reply["choices"][0]
     prompt_ids = choice.get("prompt_token_ids") or reply.get("prompt_token_ids")
-    if prompt_ids is None or choice.get("token_ids") is None:
-        what = "the engine does not return token ids (return_token_ids), which quality needs"
-        raise EngineError(f"{what}. Use a newer engine, or run without quality", kind=FailureKind.UNSUPPORTED)
-    return Answer(prompt_ids=tuple(prompt_ids), response_ids=tuple(choice["token_ids"]), text=_text(choice))
+    response_ids = choice.get("token_ids")
+    if prompt_ids is None or response_ids is None:
+        prompt_ids = response_ids = ()
+    return Answer(prompt_ids=tuple(prompt_ids), response_ids=tuple(response_ids), text=_text(choice))
 
 
 def _text(choice: Mapping[str, Any]) -> str:
@@ -145,6 +154,7 @@ class _Vigil:
         self._server, self._hang_s = server, hang_s
         self._num_tokens = self._count()
         self.last_s = time.monotonic()
+        self.headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
 
     def _count(self) -> int:
         statistics = self._server.statistics()
@@ -182,7 +192,8 @@ async def _gather(
         return reply
 
     connector = aiohttp.TCPConnector(limit=CONCURRENCY, keepalive_timeout=2)  # servers keep idle ones for 5 s
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), connector=connector) as session:
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=vigil.headers) as session:
         tasks = [asyncio.create_task(one(question)) for question in questions]
         watch = asyncio.create_task(vigil.watch())
         try:

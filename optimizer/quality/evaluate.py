@@ -29,8 +29,13 @@ DEFAULT_FLOOR = 0.99
 
 
 def reference_config(default: EngineConfig) -> EngineConfig:
-    """The default config, unquantized and without speculation: what quality is relative to."""
-    return default.model_copy(update={"quantization": Quantization(), "speculative_config": None})
+    """The default config, unquantized and without speculation: what quality is relative to.
+
+    Of a server that a command starts: what `launch.quality` names at the values it gives.
+    """
+    arguments = {**default.engine_args, **(default.launch.quality if default.launch else {})}
+    plain = {"quantization": Quantization(), "speculative_config": None, "engine_args": arguments}
+    return default.model_copy(update=plain)
 
 
 class QualityEvaluator:

@@ -12,7 +12,7 @@ from engine.backend import EngineError, FailureKind, Server
 from optimizer.client import Report
 from optimizer.errors import OptimizerError
 from optimizer.quality.client import Answer, OnDone, RequestRefusedError, ask_all, score_all
-from optimizer.quality.divergence import ResponseDivergence, compare
+from optimizer.quality.divergence import ResponseDivergence, TopLogprobs, compare
 from optimizer.quality.looks import Look, num_forced
 from optimizer.quality.queries import PromptWriter
 from optimizer.quality.reference import Reference, ReferenceAnswer
@@ -54,7 +54,7 @@ class Examiner:
         scale = 1.0 if any(scores) else extension
         lengths = [(len(answer.prompt_ids), len(answer.response_ids)) for _, answer in answered]
         forced = [answer for _, answer in answered[: num_forced(lengths, scale=scale)]]
-        tops = score_all(self._server, forced, hang_s=self._hang_s, on_done=self._progress("quality reference", forced))
+        tops = self._distributions(forced) if all(answer.prompt_ids for answer in forced) else []
         padded = [*tops, *[None] * (len(answered) - len(tops))]
         answers = [
             ReferenceAnswer(
@@ -67,6 +67,17 @@ class Examiner:
             for (request, answer), score, top in zip(answered, scores, padded, strict=True)
         ]
         return Reference(answers=tuple(answers), num_refused=len(requests) - len(answered))
+
+    def _distributions(self, forced: Sequence[Answer]) -> list[TopLogprobs]:
+        """None where the server does not score prompts: its checks are compared then, and no tokens."""
+        try:
+            return score_all(
+                self._server, forced, hang_s=self._hang_s, on_done=self._progress("quality reference", forced)
+            )
+        except EngineError as error:
+            if error.kind is not FailureKind.UNSUPPORTED:
+                raise
+            return []
 
     def compare(self, reference: Reference, requests: Mapping[str, Request], *, done: Look, look: Look) -> Compared:
         """What `look` adds to `done`.

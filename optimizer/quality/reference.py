@@ -38,6 +38,11 @@ class Reference:
     num_refused: int = 0  # requests the reference engine would not answer; they are in no comparison
 
     @property
+    def is_scored(self) -> bool:
+        """Whether the engine told how likely it finds tokens; some servers do not."""
+        return any(answer.top is not None for answer in self.answers)
+
+    @property
     def compares_checks(self) -> bool:
         """Whether checks can be compared: there are some, and the reference does not fail them all."""
         return sum(answer.score or 0.0 for answer in self.answers) > 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.backend import EngineError, FailureKind
 from optimizer.quality.divergence import ResponseDivergence
 from optimizer.quality.intervals import Floats, kept_share_interval, mean_interval
 from optimizer.quality.reference import Reference
@@ -41,6 +42,9 @@ def quality_score(
     """`quality` = Σ candidate's scores / Σ reference's on the same requests where checks exist, else top-1 agreement.
 
     Intervals are those of `kept_share_interval`, by request; a reference that fails every check leaves the agreement.
+
+    Raises:
+        EngineError: UNSUPPORTED when there is neither: no checks, and a server that does not score prompts.
     """
     agreement, kl = _agreement(compared.divergences)
     scored = [answer for answer in reference.answers if answer.score is not None][: len(compared.scores)]
@@ -48,6 +52,10 @@ def quality_score(
     mine = np.array(compared.scores, dtype=np.float64)
     by_checks = theirs.sum() > 0
     quality = kept_share_interval(mine, theirs) if by_checks else agreement
+    if quality is None:
+        what = "quality cannot be told: the server does not score prompts, and no checks of the workload tell it"
+        fix = "Give a workload with checks, or leave alone what changes the numbers"
+        raise EngineError(f"{what}. {fix}", kind=FailureKind.UNSUPPORTED)
     by_task = mean_by_task((requests[a.request_id], s) for a, s in zip(scored, compared.scores, strict=True))
     return QualityScore(
         quality_class=quality_class,
@@ -58,12 +66,14 @@ def quality_score(
         checks_by_task=by_task if by_checks else {},
         num_requests=quality.num_samples,
         num_tokens=sum(divergence.num_tokens for divergence in compared.divergences),
-        note=". ".join([_basis(reference, by_checks), *notes]),
+        note=". ".join([_basis(reference, by_checks), *_unscored(reference), *notes]),
     )
 
 
-def _agreement(divergences: Sequence[ResponseDivergence]) -> tuple[Estimate, Estimate]:
-    """Top-1 agreement and KL per token."""
+def _agreement(divergences: Sequence[ResponseDivergence]) -> tuple[Estimate, Estimate] | tuple[None, None]:
+    """Top-1 agreement and KL per token; None without any."""
+    if not divergences:
+        return None, None
     tokens = _floats([divergence.num_tokens for divergence in divergences])
     agreements = _floats([divergence.num_agreements for divergence in divergences])
     kl = _floats([divergence.kl_nats for divergence in divergences])
@@ -72,6 +82,10 @@ def _agreement(divergences: Sequence[ResponseDivergence]) -> tuple[Estimate, Est
 
 def _floats(values: Sequence[float]) -> Floats:
     return np.array(values, dtype=np.float64)
+
+
+def _unscored(reference: Reference) -> list[str]:
+    return [] if reference.is_scored else ["the server does not score prompts: tokens are not compared, only checks"]
 
 
 def _basis(reference: Reference, by_checks: bool) -> str:
@@ -90,16 +104,17 @@ def reference_score(
     mine = _floats([answer.score or 0.0 for answer in scored])
     tokens = sum(len(answer.response_ids) for answer in reference.answers if answer.top is not None)
     exact = Estimate(value=1.0, low=1.0, high=1.0, num_samples=len(reference.answers))
+    zero = Estimate(value=0.0, low=0.0, high=0.0, num_samples=len(reference.answers))
     refused = [f"{reference.num_refused} requests were refused by the engine"] if reference.num_refused else []
     return QualityScore(
         quality_class=quality_class,
         quality=exact,
-        top1_agreement=exact,
-        kl_nats=Estimate(value=0.0, low=0.0, high=0.0, num_samples=len(reference.answers)),
+        top1_agreement=exact if reference.is_scored else None,
+        kl_nats=zero if reference.is_scored else None,
         checks_score=mean_interval(mine, np.ones_like(mine)) if len(mine) else None,
         checks_by_task=mean_by_task((requests[a.request_id], a.score or 0.0) for a in scored),
         num_requests=len(reference.answers),
         num_tokens=tokens,
         is_reference=True,
-        note=". ".join(["the reference: 1 by definition", *refused, *notes]),
+        note=". ".join(["the reference: 1 by definition", *_unscored(reference), *refused, *notes]),
     )

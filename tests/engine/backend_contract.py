@@ -1,4 +1,4 @@
-"""What every `Backend` must do; a member's test class inherits and gives a backend and a config."""
+"""What every `Backend` and its `Server` must do; a member's test class inherits and gives a backend and a config."""
 
 import json
 import os
@@ -38,30 +38,8 @@ def descendants() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE}
 
 
-class BackendContract:
-    """Subclasses define the two fixtures `backend` and `config`."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def server(
-        cls, backend: Backend, config: EngineConfig, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[Server]:
-        before = descendants()
-        with backend.launch(config, log_path=tmp_path_factory.mktemp("engine") / "engine.log") as server:
-            assert descendants() > before
-            yield server
-        assert descendants() == before, "nothing runs after the end"
-        with pytest.raises(OSError, match="refused"):
-            urllib.request.urlopen(server.base_url + "/health", timeout=5)
-
-    def test_nothing_speaks_against_a_good_config(self, backend: Backend, config: EngineConfig) -> None:
-        assert backend.check(config) == []
-
-    def test_a_missing_model_is_refused_without_a_launch(self, backend: Backend, config: EngineConfig) -> None:
-        before = descendants()
-        refusals = backend.check(config.model_copy(update={"model": "/no/such/model"}))
-        assert any("/no/such/model" in refusal.reason for refusal in refusals)
-        assert descendants() == before
+class ServerContract:
+    """What every `Server` must do, whoever started it; subclasses define the fixture `server`."""
 
     def test_the_server_says_where_and_what_it_is(self, server: Server) -> None:
         with urllib.request.urlopen(server.base_url + "/v1/models", timeout=10) as answer:
@@ -119,6 +97,32 @@ class BackendContract:
         assert hits[0] == 0
         assert hits[1] > 0
         assert hits[2] == 0
+
+
+class BackendContract(ServerContract):
+    """Subclasses define the two fixtures `backend` and `config`."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(
+        cls, backend: Backend, config: EngineConfig, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Server]:
+        before = descendants()
+        with backend.launch(config, log_path=tmp_path_factory.mktemp("engine") / "engine.log") as server:
+            assert descendants() > before
+            yield server
+        assert descendants() == before, "nothing runs after the end"
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(server.base_url + "/health", timeout=5)
+
+    def test_nothing_speaks_against_a_good_config(self, backend: Backend, config: EngineConfig) -> None:
+        assert backend.check(config) == []
+
+    def test_a_missing_model_is_refused_without_a_launch(self, backend: Backend, config: EngineConfig) -> None:
+        before = descendants()
+        refusals = backend.check(config.model_copy(update={"model": "/no/such/model"}))
+        assert any("/no/such/model" in refusal.reason for refusal in refusals)
+        assert descendants() == before
 
     def test_a_killed_engine_is_noticed_as_died(self, backend: Backend, config: EngineConfig, tmp_path: Path) -> None:
         before = descendants()

@@ -41,3 +41,12 @@ def test_counters_are_summed_over_engines_and_positions_sorted() -> None:
 
 def test_an_empty_page_counts_nothing() -> None:
     assert parse_statistics("").num_drafts == 0
+
+
+def test_other_engines_counters_are_read_under_their_own_names() -> None:
+    page = "# TYPE sglang:generation_tokens_total counter\nsglang:generation_tokens_total 7.0\n"
+    assert parse_statistics(page).generation_tokens == 7
+    page = "# TYPE llamacpp:tokens_predicted_total counter\nllamacpp:tokens_predicted_total 8\n"
+    page += "# TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total 9\nother:prompt_tokens_total 1\n"
+    found = parse_statistics(page)
+    assert (found.generation_tokens, found.prompt_tokens) == (8, 9)

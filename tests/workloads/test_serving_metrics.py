@@ -29,6 +29,19 @@ def test_ttft_counts_from_the_intended_start(metrics: ServingMetrics) -> None:
     assert metrics.mean("ttft") == pytest.approx(0.4)
 
 
+def test_the_send_time_view_leaves_out_what_a_request_waited_in_the_client(metrics: ServingMetrics) -> None:
+    # b was sent at 1.1: 1.6 - 1.1 = 0.5; TPOT needs no start; rates are per 2.5 s as before
+    sent = summarize([A, B, FAILED, CUT], SloThresholds(ttft_s=0.55), clock="sent")
+    assert sent.clock == "sent"
+    assert metrics.clock == "intended"
+    assert sent.values("ttft").tolist() == pytest.approx([0.2, 0.5])
+    assert sent.values("e2el").tolist() == pytest.approx([0.5, 0.5])
+    assert sent.values("tpot").tolist() == pytest.approx(metrics.values("tpot").tolist())
+    assert sent.values("schedule_lag").tolist() == [0, 0, 0]
+    assert sent.slo_attainment == pytest.approx(2 / 3)
+    assert sent.duration_s == pytest.approx(2.5)
+
+
 def test_e2el_is_the_last_token_minus_the_intended_start(metrics: ServingMetrics) -> None:
     # a: 0.5 - 0.0; b: 1.6 - 1.0
     assert metrics.values("e2el").tolist() == pytest.approx([0.5, 0.6])

@@ -26,6 +26,7 @@ class Behaviour:
     hangs_after: int | None = None  # requests; later ones get no token
     dies_after: int | None = None
     num_accepted_per_draft: int | None = None
+    is_plain: bool = False  # plain OpenAI: no token ids, no scores of prompts, unknown fields refused
 
 
 class FakeServer:
@@ -33,6 +34,8 @@ class FakeServer:
 
     model_name = "fake"
     launch_s = 0.01
+    api_key: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, behaviour: Behaviour, *, log_path: Path) -> None:
         self.behaviour = behaviour
@@ -73,6 +76,7 @@ class FakeServer:
         app.router.add_post("/v1/completions", self._guarded(self._completions))
         app.router.add_post("/v1/chat/completions", self._guarded(self._chat))
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -109,6 +113,9 @@ class FakeServer:
         if self.dead:
             raise EngineError("the engine ended", kind=FailureKind.DIED, log_path=self.log_path)
 
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": self.model_name}]})
+
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
 
@@ -118,6 +125,10 @@ class FakeServer:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self.bodies.append(await request.json())
             behaviour = self.behaviour
+            if behaviour.is_plain and {"return_token_ids", "prompt_logprobs"} & self.bodies[-1].keys():
+                return web.json_response({"error": {"message": "unknown field"}}, status=400)
+            if self.api_key is not None and request.headers.get("Authorization") != f"Bearer {self.api_key}":
+                return web.json_response({"error": {"message": "no key"}}, status=401)
             if behaviour.dies_after is not None and len(self.bodies) > behaviour.dies_after:
                 self.dead = True
                 assert request.transport is not None
@@ -138,7 +149,8 @@ class FakeServer:
         choice: dict[str, Any] = {"index": 0, "text": decode(tokens), "finish_reason": _finish(tokens)}
         if body.get("prompt_logprobs") is not None:
             choice["prompt_logprobs"] = self._prompt_logprobs(prompt, body["prompt_logprobs"])
-        choice |= {"prompt_token_ids": prompt, "token_ids": tokens}
+        if not self.behaviour.is_plain:
+            choice |= {"prompt_token_ids": prompt, "token_ids": tokens}
         return web.json_response({"choices": [choice], "usage": _usage(prompt, tokens)})
 
     async def _chat(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -148,8 +160,12 @@ class FakeServer:
             return await self._stream(request, body, prompt, tokens, lambda text: {"delta": {"content": text}})
         await self._take_time(len(tokens))
         message = {"role": "assistant", "content": decode(tokens)}
-        choice = {"index": 0, "message": message, "finish_reason": _finish(tokens), "token_ids": tokens}
-        return web.json_response({"choices": [choice], "prompt_token_ids": prompt, "usage": _usage(prompt, tokens)})
+        choice = {"index": 0, "message": message, "finish_reason": _finish(tokens)}
+        body = {"choices": [choice], "usage": _usage(prompt, tokens)}
+        if not self.behaviour.is_plain:
+            choice["token_ids"] = tokens
+            body["prompt_token_ids"] = prompt
+        return web.json_response(body)
 
     def _generate(self, prompt: list[int], body: dict[str, Any]) -> list[int]:
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or 16

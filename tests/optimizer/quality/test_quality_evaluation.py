@@ -138,3 +138,42 @@ def test_an_engine_that_dies_is_told_as_dead(tmp_path: Path, serve: Serve) -> No
 def test_the_reference_config_is_the_default_without_quantization_and_speculation() -> None:
     default = INT4.model_copy(update={"max_num_seqs": 8})
     assert reference_config(default) == REFERENCE.model_copy(update={"max_num_seqs": 8})
+
+
+PLAIN = Behaviour(is_plain=True)
+
+
+def test_a_server_that_scores_no_prompts_is_judged_by_checks_alone(tmp_path: Path, serve: Serve) -> None:
+    quality = evaluator(tmp_path, chats(40))
+    reference = quality.score(serve(PLAIN), REFERENCE)
+    assert reference.quality.value == 1.0
+    assert reference.top1_agreement is None
+    assert "does not score prompts" in reference.note
+    score = evaluator(tmp_path, chats(40)).score(serve(Behaviour(is_plain=True, damage=1.0)), INT4)  # from the file
+    assert score.quality.high < 0.99
+    assert score.kl_nats is None
+    assert score.checks_score is not None
+    assert "does not score prompts" in score.note
+
+
+def test_without_checks_either_nothing_can_be_told_of_another_class(tmp_path: Path, serve: Serve) -> None:
+    quality, server = evaluator(tmp_path, chats(20, checked=False)), serve(PLAIN)
+    assert quality.score(server, REFERENCE).is_reference
+    with pytest.raises(EngineError, match="quality cannot be told") as caught:
+        quality.score(server, INT8)
+    assert caught.value.kind is FailureKind.UNSUPPORTED
+
+
+def test_a_server_with_a_key_is_asked_with_it(tmp_path: Path, serve: Serve) -> None:
+    server = serve(Behaviour())
+    server.api_key = "secret"
+    assert evaluator(tmp_path, chats(20)).score(server, REFERENCE).num_requests == 20
+
+
+def test_the_reference_of_a_command_has_the_values_that_its_space_names() -> None:
+    launch = {"command": ["serve", "{port}", "{flags}"], "quality": {"dtype": "auto", "kv": None}}
+    arguments = {"dtype": "fp8", "kv": "fp8", "batch": 8}
+    values = {"model": "m", "engine": "command", "launch": launch, "engine_args": arguments}
+    reference = reference_config(EngineConfig.model_validate(values))
+    assert reference.engine_args == {"dtype": "auto", "kv": None, "batch": 8}
+    assert reference.quality_class().endswith("/dtype=auto/kv=None")
