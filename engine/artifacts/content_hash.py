@@ -1,4 +1,4 @@
-"""What a folder's files hold, as sha256, without reading again what has not changed. It does not know what they mean."""
+"""What files hold, as sha256, without reading again what has not changed. It does not know what they mean."""
 
 from __future__ import annotations
 

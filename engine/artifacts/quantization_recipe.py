@@ -206,9 +206,7 @@ def _refuse_split_fusions(formats: Mapping[str, LayerFormat]) -> None:
                 )
 
 
-def _refuse_ragged_groups(
-    layer_format: LayerFormat, names: list[str], shapes: Mapping[str, tuple[int, int]]
-) -> None:
+def _refuse_ragged_groups(layer_format: LayerFormat, names: list[str], shapes: Mapping[str, tuple[int, int]]) -> None:
     size = group_size(layer_format.weights)
     ragged = next((name for name in names if size and shapes[name][1] % size), None)
     if ragged:

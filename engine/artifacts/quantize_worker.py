@@ -1,8 +1,8 @@
 """`python quantize_worker.py JOB.json`: quantizes a checkpoint with llm-compressor, in the environment that has it.
 
-Runs as a process of its own and imports nothing of ours. It does not know the cache: it writes to the folder it is told.
-Every line on stdout that is a JSON object with `event` is for whoever started it: `progress` says a phase, `failed` a kind
-and a message, `done` the versions that did the work.
+A process of its own that imports nothing of ours. It does not know the cache: it writes to the folder it is told.
+Lines on stdout that are JSON objects with `event` are for whoever started it: `progress` says a phase, `failed` a
+kind and a message, `done` the versions that did the work.
 """
 
 import json

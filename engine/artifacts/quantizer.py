@@ -23,7 +23,7 @@ PYTHON_VARIABLE = "FOPT_QUANTIZER_PYTHON"
 TESTED_VERSION = "0.14.0"
 _WORKER = Path(__file__).with_name("quantize_worker.py")
 _VERSION_PROGRAM = "import importlib.metadata as m; print(m.version('llmcompressor'))"
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 _POLL_S = 0.05
 _SIGKILLED = (-9, 137)
 
@@ -69,7 +69,7 @@ class Quantizer:
         log_path.unlink(missing_ok=True)
         command = kept([self.python, "-I", str(_WORKER), str(description)])
         done: dict[str, Any] = {}
-        with ChildProcess(command, log_path=log_path, env=_OFFLINE) as child:
+        with ChildProcess(command, log_path=log_path, env=_ENVIRONMENT) as child:
             for event in _events(child):
                 if event["event"] == "progress":
                     report(str(event["phase"]))

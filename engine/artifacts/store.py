@@ -1,7 +1,7 @@
 """`ArtifactStore`: what a config needs built before it launches, built once and found again by its content.
 
     <directory>/<key>/              the checkpoint's files and provenance.json
-    <directory>/.building-<key>/    under construction; renamed when it is whole
+    <directory>/.building-<key>-*   under construction; renamed when it is whole
     <directory>/locks/<key>.build   held alone by who builds or removes the artifact
     <directory>/locks/<key>.use     held together by who uses it; its time of change is the last use
     <directory>/logs/<key>.log      llm-compressor's words when it failed
@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class ArtifactStore:
             return self.directory / key
         with self._building(key, report):
             if not self._is_whole(key, report):
-                _sweep(self.directory)
+                _sweep(self.directory, held=key)
                 self._build(key, config, ingredients, report)
         return self.directory / key
 
@@ -128,7 +129,7 @@ class ArtifactStore:
 
     def _build(self, key: str, config: EngineConfig, ingredients: Ingredients, report: Report) -> None:
         """Under the build lock: make the checkpoint in a temporary folder and rename it when it is on the disk."""
-        temporary = self.directory / f"{BUILDING}{key}"
+        temporary = self.directory / f"{BUILDING}{key}-{os.getpid()}"
         temporary.mkdir()
         try:
             made = temporary / "checkpoint"
@@ -172,19 +173,18 @@ def use_lock(directory: Path, key: str) -> Path:
 def discard(directory: Path, key: str) -> None:
     """Remove an artifact in one step; the caller holds its build lock."""
     if (directory / key).exists():
-        aside = directory / f"{DISCARDED}{key}"
+        aside = directory / f"{DISCARDED}{key}-{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(directory / key, aside)
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sweep(directory: Path) -> None:
-    """Remove what killed processes left: a folder under construction whose build lock nobody holds."""
+def _sweep(directory: Path, *, held: str) -> None:
+    """Remove what killed processes left: folders of a key whose build lock we hold, or nobody does."""
     for leftover in _leftovers(directory):
-        key = leftover.name.removeprefix(BUILDING).removeprefix(DISCARDED)
-        lock = FileLock.take(build_lock(directory, key), wait=False)
-        if lock:
-            with lock:
+        key = leftover.name.removeprefix(BUILDING).removeprefix(DISCARDED).split("-")[0]
+        with FileLock.take(build_lock(directory, key), wait=False) or nullcontext() as lock:
+            if lock or key == held:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
