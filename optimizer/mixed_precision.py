@@ -76,7 +76,7 @@ def least_divergence(
         one_each[rows[id(unit)], column] = 1
     solved = milp(
         costs,
-        integrality=np.ones(len(choices)),
+        integrality=np.ones(len(choices), dtype=np.int64),
         bounds=Bounds(0, 1),
         constraints=[LinearConstraint(one_each.tocsr(), 1, 1), LinearConstraint(sizes, -np.inf, max_bits_per_weight)],
     )
