@@ -17,6 +17,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[test]'
 	touch $(STAMP)
 
+# llm-compressor pins other versions than ours: it works as a process (--quantizer-python, $FOPT_QUANTIZER_PYTHON).
+.venv-quantizer/.installed: constraints.txt
+	test -x .venv-quantizer/bin/python || $(PYTHON) -m venv .venv-quantizer
+	.venv-quantizer/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	.venv-quantizer/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" llmcompressor==0.14.0
+	touch $@
+
 demo: $(STAMP) ## the main job on the demo workload: search, verify, report
 	$(BIN)/fopt run workloads/demo/workload.parquet --heldout workloads/demo/heldout.parquet --objective latency --budget 5m
 
@@ -38,4 +45,4 @@ demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (79 mi
 	$(BIN)/python -m workloads.demo.build
 
 clean: ## remove the environment, caches and builds (not runs/)
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-quantizer build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("search_spaces", {"search_spaces"}),
     ("engine.bundled_backend", {"engine", "search_spaces"}),
     ("engine.bundled", {"engine.bundled", "engine.config"}),
-    ("engine.artifacts", {"engine.artifacts", "engine.bundled", "engine.config"}),
+    ("engine.artifacts", {"engine.artifacts", "engine.bundled", "engine.config", "engine.backend", "engine.process"}),
     ("engine", {"engine", "search_spaces"}),
     ("optimizer.cli", OURS),
     ("optimizer", {"optimizer", "workloads", "search_spaces", "engine"}),
@@ -32,6 +32,7 @@ BORDERS: dict[str, tuple[str, ...]] = {
     "vllm": (),
     "aiconfigurator_core": ("engine.simulator",),
     "plotly": ("reports",),
+    "llmcompressor": ("engine.artifacts.quantize_worker",),  # runs in an environment of its own
     "llguidance": ("engine.bundled.grammar",),
 }
 

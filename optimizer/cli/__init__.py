@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("optimizer.cli.generate", "Draw traffic from recorded models of clients (ServeGen)."),
     "export": ("optimizer.cli.export", "Write a workload for another load generator, to cross-check."),
     "plan": ("optimizer.cli.plan", "Size fleets for a recorded load on hardware you do not have (predicted)."),
+    "artifacts": ("optimizer.cli.artifacts", "List, build and remove quantized checkpoints that studies reuse."),
     "ui": ("optimizer.cli.ui", "Compare the trials of all studies in the MLflow UI."),
 }
 
