@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from workloads.characterize import DISPERSION_WINDOWS_S, dispersion, interarrival_cv, spread
+from workloads.characterize import DISPERSION_WINDOWS_S, correlation, dispersion, interarrival_cv, spread
 
 Floats = npt.NDArray[np.float64]
 Lengths = npt.NDArray[np.floating]
@@ -109,12 +109,7 @@ def _correlation(inputs: Lengths, outputs: Lengths) -> float | None:
         both = ~(np.isnan(x) | np.isnan(y))
         x, y = x[both], y[both]
         sums += np.array([float(len(x)), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()])
-    n = max(1.0, sums[0])
-    mean_x, mean_y, xx, yy, xy = (sums[1:] / n).tolist()
-    var_x, var_y = xx - mean_x**2, yy - mean_y**2
-    if sums[0] < 3 or min(var_x, var_y) < 1e-9:
-        return None
-    return float((xy - mean_x * mean_y) / np.sqrt(var_x * var_y))
+    return correlation(sums)
 
 
 class Difference(NamedTuple):

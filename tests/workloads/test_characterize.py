@@ -9,9 +9,9 @@ import pytest
 from workload_cases import chat, metadata, workload
 
 from workloads.characterize import characterize, characterize_file, dispersion, interarrival_cv
+from workloads.description import describe
 from workloads.metadata import PrefixHashing
 from workloads.parquet import write_workload
-from workloads.profile import describe
 from workloads.request import Check, Request
 from workloads.synthetic import SyntheticPrompts
 from workloads.workload import Workload
