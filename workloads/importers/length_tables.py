@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from workloads.columns import conform
+from workloads.importers.source_file import text_lines
 
 _BLOCK_BYTES = 4 << 20
 
@@ -66,8 +67,7 @@ def vidur_tables(path: Path) -> Iterator[pa.Table]:
 
 def _first_row(path: Path, needed: tuple[str, ...]) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            row = next(csv.DictReader(file), None)
+        row = next(csv.DictReader(text_lines(path)), None)
     except (OSError, ValueError, csv.Error):
         raise NotPlainError from None
     if row is None or any(not row.get(name) for name in needed) or row.get("NumImages") is not None:
