@@ -46,6 +46,18 @@ def validate_values(table: pa.Table, *, where: str | None, first_row: int) -> No
     _Checker(table, where, first_row).check_values()
 
 
+def validate_rows(table: pa.Table, metadata: WorkloadMetadata, *, where: str | None, first_row: int) -> None:
+    """Check all that one row tells by itself: its values, hashes that fit its length, JSON, checks.
+
+    Args:
+        first_row: the file's row number of the table's first row.
+
+    Raises:
+        WorkloadError: the first one that does not hold.
+    """
+    _Checker(table, where, first_row).check_rows(metadata)
+
+
 class _Checker:
     """The table under check, the file its errors name, and where in the file the table begins."""
 
@@ -56,8 +68,11 @@ class _Checker:
 
     def run(self, metadata: WorkloadMetadata) -> None:
         self._ids_are_unique()
-        self.check_values()
         self._parents_fit()
+        self.check_rows(metadata)
+
+    def check_rows(self, metadata: WorkloadMetadata) -> None:
+        self.check_values()
         self._prefix_hashes_fit(metadata.prefix)
         self._json_parses()
         self._checks_parse()

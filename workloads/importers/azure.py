@@ -70,7 +70,7 @@ class _Cells:
 
     def count(self, name: str) -> int:
         text = (self.row.get(name) or "").strip()
-        if not text.isdecimal():
+        if not text.isdecimal() or int(text) >= 2**31:
             raise self._misfit(name, text, "Token counts are whole numbers >= 0")
         return int(text)
 

@@ -26,6 +26,7 @@ _WIDE = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 _HEAD_BYTES = 4096
+_LOOKED_AT_BYTES = 1 << 20  # to guess the number of lines
 
 
 def check_source(path: Path) -> None:
@@ -120,6 +121,16 @@ def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     f"a line of more than {_size(MAX_LINE_BYTES)}", place=line_place(path, number), fix=fix
                 )
             yield number, line
+
+
+def expected_lines(path: Path) -> int | None:
+    """About how many lines the file has, from the length of the first ones; None where that cannot be said."""
+    if path.suffix == ".parquet" or is_gzip(path):
+        return None
+    with path.open("rb") as file:
+        head = file.read(_LOOKED_AT_BYTES)
+    num_lines = head.count(b"\n")
+    return round(path.stat().st_size * num_lines / len(head)) if num_lines > 1 else None
 
 
 def text_lines(path: Path) -> Iterator[str]:
