@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workloads.histograms import BinCounter, PairCounter, histogram, second_edges, time_series, token_edges
-from workloads.lru import lru_curve
+from workloads.lru import LARGEST_TRACE, lru_curve
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import WorkloadFile
 from workloads.prefix_sharing import PrefixChains
-from workloads.profile import Arrivals, Drawing, Lengths, PrefixSharing, Sessions, WorkloadProfile, quantiles
+from workloads.profile import Arrivals, Drawing, Lengths, Sessions, WorkloadProfile, quantiles
 from workloads.repetition import RepetitionMeter
 from workloads.sessions import session_keys
 from workloads.tokenizer import TokenCounter
@@ -78,13 +78,16 @@ def _checked(file: WorkloadFile, saw: Callable[[int], None]) -> Iterator[pa.Tabl
 def _profile(
     metadata: WorkloadMetadata, tables: Iterable[pa.Table], num_requests: int, tokenizer: TokenCounter | None
 ) -> WorkloadProfile:
-    counts, chains = _Counts(), PrefixChains(metadata.prefix, tokenizer)
+    counts, chains = _Counts(), PrefixChains(metadata.prefix, tokenizer, most=LARGEST_TRACE)
     repetition = RepetitionMeter(num_requests, tokenizer)
     for table in tables:
         counts.feed(table)
         chains.feed(table)
         repetition.feed(table)
-    prefix = _prefix(chains)
+    prefix, blocks = chains.result(), chains.kept_blocks()
+    del chains  # the largest part of what is held
+    if prefix is not None and blocks is not None:
+        prefix = replace(prefix, lru=lru_curve(blocks))
     arrivals, notes = _arrivals(counts.numbers("arrival_s"), counts.num_requests, metadata.time_resolution_s)
     if prefix is not None and prefix.num_requests < counts.num_requests:
         notes.append(f"prefix sharing is of the first {prefix.num_requests:,} requests")
@@ -114,11 +117,6 @@ def _profile(
         repetition=repetition.result(),
         notes=(*notes, *metadata.losses, *metadata.synthetic_parts),
     )
-
-
-def _prefix(chains: PrefixChains) -> PrefixSharing | None:
-    found, blocks = chains.result(), chains.kept_blocks()
-    return None if found is None or blocks is None else replace(found, lru=lru_curve(blocks))
 
 
 class _Counts:

@@ -13,7 +13,7 @@ from workloads.profile import CacheSize
 
 Ints = npt.NDArray[np.int64]
 
-_LARGEST_ROW = 4_000_000  # block accesses looked at: bounds memory and time
+LARGEST_TRACE = 2_000_000  # block accesses looked at: bounds memory and time
 SMALLEST_BLOCKS = 64  # of the capacities
 
 
@@ -45,8 +45,7 @@ _NEVER = np.iinfo(np.int64).max
 
 def _distances(blocks: PrefixBlocks) -> tuple[Ints, Ints, int]:
     """For each access: distinct blocks since the last use, this one counted; tokens; and the tokens of all prompts."""
-    num_rows = int(np.searchsorted(blocks.offsets, _LARGEST_ROW, side="right")) - 1
-    offsets = blocks.offsets[: num_rows + 1]
+    offsets = blocks.offsets
     counts = np.diff(offsets)
     starts = np.repeat(offsets[:-1], counts)  # of each access's request
     backwards = starts + np.repeat(offsets[1:], counts) - 1 - np.arange(int(offsets[-1]))
@@ -57,7 +56,7 @@ def _distances(blocks: PrefixBlocks) -> tuple[Ints, Ints, int]:
     # distinct blocks in (previous, start) are those whose own last use is not in it
     first_uses = count_smaller(previous, starts[again], previous[again] + 1) - (previous[again] + 1)
     distances[again] = first_uses + 1
-    return distances, sizes, int(blocks.lengths[:num_rows].sum())
+    return distances, sizes, int(blocks.lengths.sum())
 
 
 def _previous_use(names: Ints) -> Ints:

@@ -123,16 +123,22 @@ class PrefixChains(PrefixMeter):
     """A meter that keeps the blocks, so that the hit ratio of any of the requests among themselves can be asked.
 
     A block is named by the chain of all blocks up to it: seen before means that those before it were, too.
+
+    Args:
+        most: blocks of all prompts together that are looked at.
     """
 
-    def __init__(self, hashing: PrefixHashing | None, tokenizer: TokenCounter | None = None) -> None:
+    def __init__(
+        self, hashing: PrefixHashing | None, tokenizer: TokenCounter | None = None, *, most: int = MAX_BLOCKS_KEPT
+    ) -> None:
         super().__init__(hashing, tokenizer)
+        self._most = most
         self._chains, self._sizes, self._rows = array("q"), array("i"), array("q")
         self._counted_rows, self._lengths = array("q"), array("q")
 
     @property
     def is_full(self) -> bool:
-        return super().is_full or len(self._chains) >= MAX_BLOCKS_KEPT
+        return super().is_full or len(self._chains) >= self._most
 
     def _took(self, chain: int, size: int) -> None:
         self._chains.append(chain)
