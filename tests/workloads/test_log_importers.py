@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from importer_contract import ImporterContract
+from workload_cases import TRACES
 
 from workloads.importers import import_workload
 
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 ANSWER = "The capital of France is Paris."
 
 

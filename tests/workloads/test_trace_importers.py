@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from importer_contract import ImporterContract
+from workload_cases import TRACES
 
 from workloads.characterize import characterize
 from workloads.importers import import_workload
-
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 
 
 def lines(*rows: object) -> str:
