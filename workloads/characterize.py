@@ -31,7 +31,7 @@ from workloads.workload import Workload
 Floats = npt.NDArray[np.float64]
 
 DISPERSION_WINDOWS_S: Final = (1, 10, 60, 300)
-_MIN_WINDOWS: Final = 5
+MIN_WINDOWS: Final = 5
 _NUM_TENANTS_TOLD: Final = 10
 _NUM_TEMPERATURES_TOLD: Final = 5
 _NUMBERS: Final = ("arrival_s", "input_tokens", "output_tokens", "think_s")
@@ -276,7 +276,7 @@ def dispersion(times: Floats) -> dict[str, float]:
     since = times - times[0]
     for window in DISPERSION_WINDOWS_S:
         num_windows = int(since[-1] // window)
-        if num_windows >= _MIN_WINDOWS:
+        if num_windows >= MIN_WINDOWS:
             counts = np.diff(np.searchsorted(since, np.arange(num_windows + 1, dtype=np.float64) * window))
             found[str(window)] = float(counts.var() / counts.mean())
     return found

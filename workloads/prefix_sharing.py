@@ -183,9 +183,11 @@ class PrefixBlocks(NamedTuple):
         counts = self.offsets[rows + 1] - self.offsets[rows]
         ends = np.cumsum(counts)
         blocks = np.arange(int(ends[-1])) + np.repeat(self.offsets[rows] - (ends - counts), counts)
-        _, first = np.unique(self.names[blocks], return_index=True)
-        sizes = self.sizes[blocks]
-        return float(sizes.sum() - sizes[first].sum()) / total
+        names, sizes = self.names[blocks], self.sizes[blocks]
+        first = np.empty(int(self.names.max(initial=-1)) + 1, np.int64)  # place of a name's first block; only those set
+        first[names[::-1]] = np.arange(len(names))[::-1]  # the last one written stays
+        again = first[names] != np.arange(len(names))
+        return float(sizes[again].sum()) / total
 
 
 def _frozen(piece: Sequence[int] | str) -> Hashable:
