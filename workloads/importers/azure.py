@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from workloads.errors import WorkloadError, line_place
-from workloads.importers.importer import Imported, source_of
+from workloads.importers.importer import Imported, license_beside, source_of
 from workloads.importers.source_file import text_lines
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
@@ -38,7 +38,7 @@ class AzureImporter:
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
         metadata = WorkloadMetadata(
             name=path.stem,
-            source=source_of(path, self.name, license="CC-BY-4.0", citation=_CITATION),
+            source=source_of(path, self.name, license=license_beside(path.parent), citation=_CITATION),
             start_time=_first_stamp(path),
             time_resolution_s=1e-7,
         )
