@@ -13,6 +13,7 @@ from workloads.errors import WorkloadError, row_place
 Floats = npt.NDArray[np.float64]
 
 _RATIO = (300.0, 3000.0)  # about the thousand between seconds and milliseconds
+_LOOKED_AT = 10_000  # times of a clock that goes back
 _DATE_S = 1e9  # numbers as large as this are times since 1970
 
 
@@ -45,17 +46,18 @@ def clock_notes(arrivals: Floats, where: str) -> list[str]:
 
 
 def _mixed_in_order(times: Floats) -> int | None:
-    """The first row after which times grow about a thousandfold, where they fall so again and never otherwise."""
-    before, after = times[:-1], times[1:]
-    fell = np.flatnonzero(after < before)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratios = after / before
-    up = np.flatnonzero((ratios >= _RATIO[0]) & (ratios <= _RATIO[1]))
-    if not len(fell) or not len(up):
+    """The first row in milliseconds, where the times fall, and would not if those about a thousandfold were divided."""
+    if not (times[1:] < times[:-1]).any():
         return None
-    down = 1 / np.maximum(ratios[fell], 1e-12)
-    is_mix = ((down >= _RATIO[0]) & (down <= _RATIO[1])).mean() >= 0.9
-    return int(up[0]) + 1 if is_mix else None
+    first: int | None = None
+    now = float(times[0])
+    for row, time in enumerate(times[1:_LOOKED_AT].tolist(), start=1):
+        is_milli = now >= 1 and _RATIO[0] * now <= time <= _RATIO[1] * now and time / 1000 > now
+        first = row if is_milli and first is None else first
+        if (time := time / 1000 if is_milli else time) < now:
+            return None
+        now = time
+    return first
 
 
 def _mixed_dates(times: Floats) -> int | None:
