@@ -128,7 +128,7 @@ class _Counts:
         self.longest = 0
         self.words: dict[str, Counter[str]] = {name: Counter() for name in _WORDS}
         self.checks: Counter[str] = Counter()
-        self._numbers: dict[str, list[Floats]] = {name: [] for name in _NUMBERS}
+        self._numbers: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in _NUMBERS}
         self._sessions: list[npt.NDArray[np.int64]] = []
         self._drawing: Counter[str] = Counter()
         self._temperatures: Counter[str] = Counter()
@@ -141,7 +141,8 @@ class _Counts:
         self.num_requests += len(table)
         self.num_responses += len(table) - table.column("response").null_count
         for name, parts in self._numbers.items():
-            parts.append(np.asarray(table.column(name).drop_null().to_numpy(), np.float64))
+            kind = np.float32 if name.endswith("_tokens") else np.float64  # whole numbers below 2^24 are exact
+            parts.append(np.asarray(table.column(name).drop_null().to_numpy(), kind))
         for name, counter in self.words.items():
             for pair in table.column(name).cast(pa.string()).drop_null().value_counts():
                 counter[pair["values"].as_py()] += pair["counts"].as_py()
@@ -182,7 +183,8 @@ class _Counts:
                 self.checks.update({check["kind"] for check in checks or ()})
 
     def numbers(self, name: str) -> Floats:
-        return np.concatenate(self._numbers[name]) if self._numbers[name] else np.empty(0)
+        parts = self._numbers[name]
+        return np.concatenate(parts).astype(np.float64, copy=False) if parts else np.empty(0)
 
     def turns(self) -> npt.NDArray[np.int64]:
         """Requests of each session."""

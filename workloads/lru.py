@@ -13,7 +13,7 @@ from workloads.profile import CacheSize
 
 Ints = npt.NDArray[np.int64]
 
-LARGEST_TRACE = 2_000_000  # block accesses looked at: bounds memory and time
+LARGEST_TRACE = 1_000_000  # block accesses looked at: bounds memory and time
 SMALLEST_BLOCKS = 64  # of the capacities
 
 
