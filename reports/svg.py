@@ -80,3 +80,28 @@ def around(values: Sequence[float], *, share: float = 0.08, from_zero: bool = Fa
     low, high = min(values), max(values)
     air = (high - low) * share or abs(high) * share or 1.0
     return (0.0 if from_zero else low - air), high + air
+
+
+@dataclass(frozen=True)
+class LogScale:
+    """Maps [low, high], both > 0, to pixels [start, end] by their logarithms."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = math.log(self.high / self.low)
+        share = math.log(max(value, self.low) / self.low) / span if span else 0.5
+        return self.start + (self.end - self.start) * share
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """About `count` of 1, 2, 5, 10, ...; powers of ten alone where those are enough."""
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            found = [f * 10.0**d for d in decades for f in factors]
+            found = [value for value in found if self.low * 0.999 <= value <= self.high * 1.001]
+            if len(found) <= count + 1:
+                return found
+        return found[:: -(-len(found) // count)]

@@ -62,6 +62,13 @@ class SloClass(_Frozen):
     e2el_ms: float | None = Field(default=None, gt=0)
     percentile: float = Field(default=95.0, gt=0, le=100)
 
+    @property
+    def told(self) -> str:
+        """The bounds in words: `ttft 300 ms, tpot 20 ms at p95`."""
+        bounds = {"ttft": self.ttft_ms, "tpot": self.tpot_ms, "e2el": self.e2el_ms}
+        told = ", ".join(f"{name} {bound:g} ms" for name, bound in bounds.items() if bound is not None)
+        return f"{told} at p{self.percentile:g}" if told else "no bounds"
+
 
 class Converter(_Frozen):
     """The program that wrote the file."""

@@ -6,7 +6,7 @@ Does not know what the requests mean: that is `validation.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,18 +60,21 @@ def write_table_atomically(path: Path, table: pa.Table) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_tables_atomically(path: Path, tables: Iterable[pa.Table], metadata: WorkloadMetadata) -> None:
+def write_tables_atomically(path: Path, tables: Iterable[pa.Table], metadata: Callable[[], WorkloadMetadata]) -> None:
     """As `write_table_atomically`, of tables in our schema that are checked and in order; one is in memory at a time.
+
+    Args:
+        metadata: asked when all the tables are written: what was lost is known then.
 
     Raises:
         WorkloadError: the folder cannot be written. What `tables` raises passes through; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    schema = WORKLOAD_SCHEMA.with_metadata({METADATA_KEY: metadata.to_json().encode()})
     try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, WORKLOAD_SCHEMA, compression="zstd") as writer:
             for table in tables:
-                writer.write_table(table.cast(schema), row_group_size=_row_group_rows(table))
+                writer.write_table(table, row_group_size=_row_group_rows(table))
+            writer.add_key_value_metadata({METADATA_KEY: metadata().to_json().encode()})
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -107,7 +110,7 @@ class WorkloadFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._file = open_parquet(self.path)
-        stored = (self._file.schema_arrow.metadata or {}).get(METADATA_KEY)
+        stored = (self._file.metadata.metadata or {}).get(METADATA_KEY)
         if stored is None:
             fix = "Import it with fopt import, or write it with workloads.parquet.write_workload"
             raise WorkloadError(f"{path} is parquet but not a workload: no {METADATA_KEY.decode()!r} metadata", fix=fix)

@@ -23,7 +23,8 @@ BLOCK_TOKENS = 16
 BLOCK_CHARACTERS = 64  # about 16 tokens of English
 _CONTENT = ("prefix_hashes", "prompt_token_ids", "messages", "prompt")
 _READ = ("request_id", "session_id", "input_tokens")
-MAX_BLOCKS = 4_000_000  # looked at: bounds memory
+MAX_BLOCKS = 4_000_000  # distinct ones: bounds memory
+MAX_BLOCKS_KEPT = 12_000_000  # of all prompts, by `PrefixChains`
 
 
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class PrefixMeter:
         self._hits = 0
         self._num_requests = 0
         self._bases: dict[str, int] = {}  # what was hashed and its block size
+        self._unit = "tokens"
         self._row = self._first_row = self._end_row = 0
 
     @property
@@ -64,6 +66,7 @@ class PrefixMeter:
         elif (ids := self._token_ids(request)) is not None:
             self._take_pieces(ids, BLOCK_TOKENS, "token ids in blocks of 16")
         elif (text := _text(request)) is not None:
+            self._unit = "characters"
             self._take_pieces(text, BLOCK_CHARACTERS, "text in chunks of 64 characters, about 16 tokens")
 
     def _token_ids(self, request: Request) -> Sequence[int] | None:
@@ -112,6 +115,7 @@ class PrefixMeter:
             block_size=next(iter(self._bases.values())),
             basis=" and ".join(self._bases),
             num_requests=self._num_requests,
+            unit=self._unit,
         )
 
 
@@ -119,12 +123,22 @@ class PrefixChains(PrefixMeter):
     """A meter that keeps the blocks, so that the hit ratio of any of the requests among themselves can be asked.
 
     A block is named by the chain of all blocks up to it: seen before means that those before it were, too.
+
+    Args:
+        most: blocks of all prompts together that are looked at.
     """
 
-    def __init__(self, hashing: PrefixHashing | None, tokenizer: TokenCounter | None = None) -> None:
+    def __init__(
+        self, hashing: PrefixHashing | None, tokenizer: TokenCounter | None = None, *, most: int = MAX_BLOCKS_KEPT
+    ) -> None:
         super().__init__(hashing, tokenizer)
+        self._most = most
         self._chains, self._sizes, self._rows = array("q"), array("i"), array("q")
-        self._lengths: dict[int, int] = {}
+        self._counted_rows, self._lengths = array("q"), array("q")
+
+    @property
+    def is_full(self) -> bool:
+        return super().is_full or len(self._chains) >= self._most
 
     def _took(self, chain: int, size: int) -> None:
         self._chains.append(chain)
@@ -133,17 +147,23 @@ class PrefixChains(PrefixMeter):
 
     def _count(self, blocks: Iterable[tuple[Hashable, int]], length: int, *, seed: Hashable) -> None:
         super()._count(blocks, length, seed=seed)
-        self._lengths[self._row] = length
+        self._counted_rows.append(self._row)
+        self._lengths.append(length)
 
     def blocks(self) -> PrefixBlocks | None:
         """The blocks of every request; None when there are none, or too many to have been kept."""
-        if self.is_full or not self._total:
+        return None if self.is_full else self.kept_blocks()
+
+    def kept_blocks(self) -> PrefixBlocks | None:
+        """The blocks of the requests looked at, the first ones of a long workload; None when there are none."""
+        if not self._total:
             return None
-        lengths = np.zeros(self._end_row, np.int64)
-        lengths[list(self._lengths)] = list(self._lengths.values())
+        num_rows = self._row + 1 if self.is_full else self._end_row
+        lengths = np.zeros(num_rows, np.int64)
+        lengths[np.frombuffer(self._counted_rows, np.int64)] = np.frombuffer(self._lengths, np.int64)
         rows = np.frombuffer(self._rows, np.int64) if self._rows else np.empty(0, np.int64)
         _, names = np.unique(np.array(self._chains, np.int64), return_inverse=True)
-        offsets = np.searchsorted(rows, np.arange(self._end_row + 1))
+        offsets = np.searchsorted(rows, np.arange(num_rows + 1))
         return PrefixBlocks(names.astype(np.int64), np.array(self._sizes, np.int64), offsets, lengths)
 
 
@@ -163,9 +183,11 @@ class PrefixBlocks(NamedTuple):
         counts = self.offsets[rows + 1] - self.offsets[rows]
         ends = np.cumsum(counts)
         blocks = np.arange(int(ends[-1])) + np.repeat(self.offsets[rows] - (ends - counts), counts)
-        _, first = np.unique(self.names[blocks], return_index=True)
-        sizes = self.sizes[blocks]
-        return float(sizes.sum() - sizes[first].sum()) / total
+        names, sizes = self.names[blocks], self.sizes[blocks]
+        first = np.empty(int(self.names.max(initial=-1)) + 1, np.int64)  # place of a name's first block; only those set
+        first[names[::-1]] = np.arange(len(names))[::-1]  # the last one written stays
+        again = first[names] != np.arange(len(names))
+        return float(sizes[again].sum()) / total
 
 
 def _frozen(piece: Sequence[int] | str) -> Hashable:

@@ -1,6 +1,6 @@
 """`WorkloadProfile`: what is in a workload, in numbers; JSON-able.
 
-Does not know how the numbers are found (`characterize.py`) or drawn.
+Does not know how the numbers are found (`characterize.py`), told (`description.py`) or drawn (`reports`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from workloads.histograms import Histogram, JointHistogram, TimeSeries
 from workloads.metadata import Capability, Content
 
 
@@ -22,6 +26,15 @@ class Quantiles:
     p95: float
     p99: float
     max: float
+
+
+def quantiles(values: npt.ArrayLike) -> Quantiles | None:
+    """The distribution of the values, None when there are none."""
+    numbers = np.asarray(values, np.float64)
+    if not len(numbers):
+        return None
+    p50, p90, p95, p99 = np.percentile(numbers, [50, 90, 95, 99], method="inverted_cdf").tolist()
+    return Quantiles(mean=float(numbers.mean()), p50=p50, p90=p90, p95=p95, p99=p99, max=float(numbers.max()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +51,8 @@ class Arrivals:
     interarrival_cv: float | None = None
     dispersion: Mapping[str, float] = field(default_factory=dict)
     peak_rps: float | None = None  # most requests in one second
+    stamped_cv: float | None = None  # of the gaps as stamped, where stamps are coarse and were spread
+    over_time: TimeSeries | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,16 +63,58 @@ class Sessions:
     num_requests: int
     turns: Quantiles
     think_s: Quantiles | None = None
+    num_parents: int = 0  # requests that wait for others
+    turns_histogram: Histogram | None = None  # sessions by their requests
+    think_histogram: Histogram | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """Tokens in and out; `correlation` is Pearson's of log(1 + tokens)."""
+
+    input_tokens: Histogram | None = None
+    output_tokens: Histogram | None = None
+    joint: JointHistogram | None = None  # x: input, y: output
+    correlation: float | None = None
+
+
+class CacheSize(NamedTuple):
+    """A capacity in tokens (or characters) and the hit ratio of a cache that large."""
+
+    capacity: int
+    hit_ratio: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixSharing:
-    """Tokens (or characters) that a cache of infinite size would have held / all, over the requests looked at."""
+    """Tokens (or characters) that a cache of infinite size would have held / all, over the requests looked at.
+
+    `lru` has the same for caches that evict the least recently used block; its last one holds everything.
+    """
 
     ideal_hit_ratio: float
     block_size: int
     basis: str  # what was hashed
     num_requests: int
+    unit: str = "tokens"  # or characters, of capacities and block_size
+    lru: tuple[CacheSize, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repetition:
+    """What of the responses stands in the prompts, in tokens or, without a tokenizer, in words.
+
+    `copied` maps n to the share of the responses' n-grams that their prompts hold; `copied_share` is the distribution
+    over requests for n = 4. `tokens_per_step` is what a drafter that looks up the last three tokens and drafts five
+    would reach on the recorded responses; `per_request` has its values.
+    """
+
+    basis: str
+    num_requests: int
+    copied: Mapping[str, float]
+    copied_share: Quantiles | None
+    tokens_per_step: Quantiles
+    per_request: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +126,12 @@ class Drawing:
     unset: int  # temperature not sent
     with_stop: int
     with_max_tokens: int
+    with_top_p: int = 0
+    with_top_k: int = 0
+    with_seed: int = 0
+    with_response_format: int = 0
+    with_tools: int = 0
+    temperatures: Mapping[str, int] = field(default_factory=dict)  # the five most frequent ones sent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +146,11 @@ class WorkloadProfile:
     input_tokens: Quantiles | None
     output_tokens: Quantiles | None
     longest: int | None  # most input plus output tokens of a request: the context length it needs
+    lengths: Lengths
     sessions: Sessions | None
     prefix: PrefixSharing | None
     slo_classes: Mapping[str, int]  # requests of each
+    slo_limits: Mapping[str, str]  # of each class that the metadata defines, in words
     tenants: Mapping[str, int]  # the ten largest
     num_tenants: int
     models: Mapping[str, int]
@@ -94,78 +159,9 @@ class WorkloadProfile:
     drawing: Drawing
     checks: Mapping[str, int]  # requests that carry a check of each kind
     num_responses: int
+    repetition: Repetition | None = None
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain objects, for `json.dumps`."""
         return asdict(self)
-
-
-class Row(NamedTuple):
-    """One line of a description."""
-
-    what: str
-    value: str
-
-
-def describe(profile: WorkloadProfile) -> list[Row]:
-    """The profile in words, one row a fact; nothing for what the workload does not say."""
-    rows = [Row("requests", f"{profile.num_requests:,}"), Row("content", profile.content or "none")]
-    rows += _arrival_rows(profile.arrivals)
-    for what, lengths in (("input tokens", profile.input_tokens), ("output tokens", profile.output_tokens)):
-        rows += [Row(what, _quantiles(lengths))] if lengths else []
-    rows += [Row("longest request", f"{profile.longest:,} tokens")] if profile.longest else []
-    rows += _session_rows(profile.sessions)
-    if profile.prefix is not None:
-        told = f"{profile.prefix.ideal_hit_ratio:.1%} (infinite cache, {profile.prefix.basis})"
-        rows.append(Row("prefix sharing", told))
-    groups = (
-        ("SLO classes", profile.slo_classes),
-        ("tenants", profile.tenants),
-        ("models", profile.models),
-        ("adapters", profile.adapters),
-        ("status", profile.statuses),
-        ("checks", profile.checks),
-    )
-    rows += [Row(what, _counts(counts)) for what, counts in groups if counts]
-    rows.append(Row("drawing", _drawing(profile.drawing)))
-    rows += [Row("recorded responses", f"{profile.num_responses:,}")] if profile.num_responses else []
-    rows.append(Row("can drive", ", ".join(profile.capabilities) or "nothing but fixed concurrency"))
-    return rows + [Row("note", note) for note in profile.notes]
-
-
-def _arrival_rows(arrivals: Arrivals | None) -> list[Row]:
-    if arrivals is None:
-        return [Row("arrivals", "not recorded")]
-    rows = [
-        Row("duration", f"{arrivals.duration_s:,.1f} s"),
-        Row("rate", f"{arrivals.rate_rps:.3g} requests/s, peak {arrivals.peak_rps or 0:.0f} in one second"),
-    ]
-    if arrivals.interarrival_cv is not None:
-        rows.append(Row("inter-arrival CV", f"{arrivals.interarrival_cv:.2f} (Poisson: 1)"))
-    if arrivals.dispersion:
-        told = ", ".join(f"{value:.1f} at {scale} s" for scale, value in arrivals.dispersion.items())
-        rows.append(Row("burstiness", f"{told} (variance / mean of counts; Poisson: 1)"))
-    return rows
-
-
-def _session_rows(sessions: Sessions | None) -> list[Row]:
-    if sessions is None:
-        return []
-    rows = [Row("sessions", f"{sessions.num_sessions:,} holding {sessions.num_requests:,} requests")]
-    rows.append(Row("turns a session", _quantiles(sessions.turns)))
-    return rows + ([Row("think time, s", _quantiles(sessions.think_s))] if sessions.think_s else [])
-
-
-def _quantiles(q: Quantiles) -> str:
-    names = ("mean", "p50", "p90", "p95", "p99", "max")
-    return "  ".join(f"{name} {getattr(q, name):,.4g}" for name in names)
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-
-
-def _drawing(drawing: Drawing) -> str:
-    parts = ((drawing.greedy, "greedy"), (drawing.drawn, "drawn"), (drawing.unset, "temperature not sent"))
-    return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "no requests"

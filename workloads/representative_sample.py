@@ -15,17 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workloads.capabilities import derive_capabilities
+from workloads.characterize import MIN_WINDOWS
 from workloads.errors import WorkloadError
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import WorkloadFile
 from workloads.traffic import TRAFFIC_COLUMNS, Floats, Ints, Traffic, read_traffic
-from workloads.traffic_statistics import Difference, differences, traffic_statistics
+from workloads.traffic_statistics import Difference, differences, relative_error, traffic_statistics
 from workloads.window_choice import Window, WindowedTraffic, choose_windows
 from workloads.workload import Workload
 
 LONGEST_SCALE_S = 300.0  # of burstiness: a window is no shorter where there is a choice
 _MOST_WINDOWS = 8
+_MOST_OF_IT = 0.7  # of a recording leaves no choice of windows
 _ROWS_A_WINDOW = 500  # where there are no arrivals
+_ENOUGH_WINDOWS = 50  # stretches of a burstiness that is told without a warning: by chance within 20%
 
 
 class SampleSize(NamedTuple):
@@ -64,7 +67,7 @@ def sample_file(
     windowed = WindowedTraffic(traffic)
     plan = _plan(windowed, size, seed)
     tables = [_chosen(table, first, plan) for first, table in _numbered(_counted(file.tables(), saw))]
-    notes = plan.notes(traffic, size)
+    notes = (*plan.notes(traffic, size), *_limits_of(windowed, plan, size.scale))
     workload = Workload(pa.concat_tables(tables).unify_dictionaries(), _metadata(file.metadata, tables, notes))
     found = _differences(windowed, workload, plan, size.scale)
     told = tuple(
@@ -72,6 +75,25 @@ def sample_file(
     )
     metadata = workload.metadata.model_copy(update={"losses": (*workload.metadata.losses, *told)})
     return Sample(workload=Workload(workload.table, metadata), differences=tuple(found), notes=notes)
+
+
+def _limits_of(windowed: WindowedTraffic, plan: _Plan, scale: float) -> tuple[str, ...]:
+    """Which burstiness a sample so short cannot have, in words."""
+    found = []
+    for window, index in windowed.whole.dispersion.items():
+        num_windows = int(plan.span // int(window))
+        if scale != 1.0 or index <= 0 or num_windows > _ENOUGH_WINDOWS:
+            continue
+        seconds = _ENOUGH_WINDOWS * int(window)
+        if num_windows < MIN_WINDOWS:
+            found.append(f"burstiness at {window} s: {plan.span:.6g} s are too short for it; {seconds} s would tell it")
+        else:
+            error = relative_error(num_windows)
+            found.append(
+                f"burstiness at {window} s rests on {num_windows} stretches: by chance alone it is off by about "
+                f"{error:.0%} in a part so long, before windows are chosen for their likeness"
+            )
+    return tuple(found)
 
 
 def _at(scale: float) -> str:
@@ -190,7 +212,7 @@ def _length(traffic: Traffic, size: SampleSize) -> float:
 
 def _num_windows(traffic: Traffic, length: float, asked: int | None) -> int:
     """As asked, else as many of the least sensible length; one where there is no room for a choice."""
-    if length > traffic.span / 2:
+    if length > _MOST_OF_IT * traffic.span:
         return 1
     least = LONGEST_SCALE_S if traffic.timed else float(_ROWS_A_WINDOW)
     return asked if asked is not None else int(min(_MOST_WINDOWS, max(1, length // least)))

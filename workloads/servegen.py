@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workloads.errors import WorkloadError, line_place
-from workloads.importers.importer import source_of
+from workloads.importers.importer import license_beside, source_of
 from workloads.metadata import WorkloadMetadata
 from workloads.request import json_text
 from workloads.workload import Workload
@@ -93,7 +93,7 @@ def generate_servegen(
     parts += [f"every client's rate was multiplied by {factor:.4g}"] if rate_rps else []
     metadata = WorkloadMetadata(
         name=folder.name,
-        source=source_of(paths, "servegen", license="Apache-2.0", citation=_CITATION),
+        source=source_of(paths, "servegen", license=license_beside(folder, folder.parent), citation=_CITATION),
         synthetic_parts=tuple(parts),
     )
     return Workload(pa.concat_tables(tables), metadata)

@@ -12,13 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from workloads.characterize import DISPERSION_WINDOWS_S, dispersion, interarrival_cv, spread
+from workloads.characterize import DISPERSION_WINDOWS_S, correlation, dispersion, interarrival_cv, spread
 
 Floats = npt.NDArray[np.float64]
 Lengths = npt.NDArray[np.floating]
 
 _QUANTILES = (50, 90, 99)
 _RATE = "requests/s"
+_HITS = "ideal prefix-hit ratio"
+_MAY_BE_OFF = 0.1  # of the logarithm of burstiness and lengths
+_MAY_BE_OFF_RATE = 0.03
+_MAY_BE_OFF_HITS = 0.005  # two points are the promise
+_MAY_BE_OFF_CORRELATION = 0.05
 _BLOCK_ROWS = 1_000_000
 
 
@@ -109,12 +114,7 @@ def _correlation(inputs: Lengths, outputs: Lengths) -> float | None:
         both = ~(np.isnan(x) | np.isnan(y))
         x, y = x[both], y[both]
         sums += np.array([float(len(x)), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()])
-    n = max(1.0, sums[0])
-    mean_x, mean_y, xx, yy, xy = (sums[1:] / n).tolist()
-    var_x, var_y = xx - mean_x**2, yy - mean_y**2
-    if sums[0] < 3 or min(var_x, var_y) < 1e-9:
-        return None
-    return float((xy - mean_x * mean_y) / np.sqrt(var_x * var_y))
+    return correlation(sums)
 
 
 class Difference(NamedTuple):
@@ -149,7 +149,7 @@ def differences(whole: TrafficStatistics, sample: TrafficStatistics) -> list[Dif
     lengths = (whole.length_correlation, sample.length_correlation)
     found.append(_pair("correlation of log lengths", *lengths, is_share=True))
     hits = (whole.prefix_hit_ratio, sample.prefix_hit_ratio)
-    found.append(_pair("ideal prefix-hit ratio", *hits, is_share=True))
+    found.append(_pair(_HITS, *hits, is_share=True))
     return [pair for pair in found if pair is not None]
 
 
@@ -158,13 +158,21 @@ def _pair(what: str, whole: float | None, sample: float | None, *, is_share: boo
 
 
 def distance(whole: TrafficStatistics, sample: TrafficStatistics) -> float:
-    """Sum of absolute log ratios (the rate's x 3) and of differences of shares x 15; a statistic it lacks costs 1."""
+    """Sum of squares of what is off, each in units of what may be off; a statistic that the sample lacks costs 4."""
     found = differences(whole, sample)
-    total = float(len(differences(whole, whole)) - len(found))
+    total = 4.0 * (len(differences(whole, whole)) - len(found))
     for pair in found:
         if pair.is_share:
-            total += 15 * abs(pair.sample - pair.whole)
+            off = (pair.sample - pair.whole) / (_MAY_BE_OFF_HITS if pair.what == _HITS else _MAY_BE_OFF_CORRELATION)
         elif pair.whole > 0:
-            weight = 3.0 if pair.what == _RATE else 1.0
-            total += weight * abs(float(np.log(max(pair.sample, 1e-3) / pair.whole)))
+            may = _MAY_BE_OFF_RATE if pair.what == _RATE else _MAY_BE_OFF
+            off = float(np.log(max(pair.sample, 1e-3) / pair.whole)) / may
+        else:
+            continue
+        total += off * off
     return total
+
+
+def relative_error(num_windows: int) -> float:
+    """Standard error of an index of dispersion from so many windows, relative: √(2 / (n − 1)), of normal counts."""
+    return float(np.sqrt(2 / (num_windows - 1)))

@@ -46,6 +46,18 @@ def validate_values(table: pa.Table, *, where: str | None, first_row: int) -> No
     _Checker(table, where, first_row).check_values()
 
 
+def validate_rows(table: pa.Table, metadata: WorkloadMetadata, *, where: str | None, first_row: int) -> None:
+    """Check all that one row tells by itself: its values, hashes that fit its length, JSON, checks.
+
+    Args:
+        first_row: the file's row number of the table's first row.
+
+    Raises:
+        WorkloadError: the first one that does not hold.
+    """
+    _Checker(table, where, first_row).check_rows(metadata)
+
+
 class _Checker:
     """The table under check, the file its errors name, and where in the file the table begins."""
 
@@ -56,8 +68,11 @@ class _Checker:
 
     def run(self, metadata: WorkloadMetadata) -> None:
         self._ids_are_unique()
-        self.check_values()
         self._parents_fit()
+        self.check_rows(metadata)
+
+    def check_rows(self, metadata: WorkloadMetadata) -> None:
+        self.check_values()
         self._prefix_hashes_fit(metadata.prefix)
         self._json_parses()
         self._checks_parse()
@@ -183,20 +198,10 @@ class _Checker:
             column = self.table.column(name)
             if column.null_count == len(column):
                 continue
-            for row, text in enumerate(column):
-                if text.is_valid:
-                    self._one_json(row, name, text.as_py())
-
-    def _one_json(self, row: int, name: str, text: str) -> None:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise self.fail(row, name, f"not JSON: {error}", "Store JSON text in this column") from None
-        if name == "messages" and not _is_messages(value):
-            fix = 'Store OpenAI-form messages: [{"role": "user", "content": "..."}]'
-            raise self.fail(row, name, "messages are not a list of objects with a role", fix)
-        if name in ("extra_body", "response_format", "extra") and not isinstance(value, dict):
-            raise self.fail(row, name, f"{name} is not a JSON object", "Store a JSON object in this column")
+            for text in column.unique().to_pylist():  # in order of their first rows
+                if text is not None and (wrong := _wrong_json(name, text)) is not None:
+                    row = int(pc.index(column, pa.scalar(text, column.type)).as_py())
+                    raise self.fail(row, name, *wrong)
 
     def _checks_parse(self) -> None:
         column = self.table.column("checks")
@@ -217,6 +222,20 @@ class _Checker:
             parse_check(kind, spec)
         except WorkloadError as error:
             raise self.fail(row, "checks", error.what, error.fix) from None
+
+
+def _wrong_json(name: str, text: str) -> tuple[str, str] | None:
+    """What is wrong with a cell of a JSON column, and what to do; None: nothing."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        return f"not JSON: {error}", "Store JSON text in this column"
+    if name == "messages" and not _is_messages(value):
+        fix = 'Store OpenAI-form messages: [{"role": "user", "content": "..."}]'
+        return "messages are not a list of objects with a role", fix
+    if name in ("extra_body", "response_format", "extra") and not isinstance(value, dict):
+        return f"{name} is not a JSON object", "Store a JSON object in this column"
+    return None
 
 
 def _is_messages(value: object) -> bool:

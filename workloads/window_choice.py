@@ -17,6 +17,8 @@ from workloads.traffic_statistics import TrafficStatistics, distance, traffic_st
 
 NUM_PLACES = 256  # windows looked at
 NUM_DRAWS = 200  # sets of windows that are compared with the whole
+NUM_SWAPS = 300  # of one window of the best set for another
+_PLACES_A_LENGTH = 16
 _MAX_ROWS_DRAWN = 20_000_000  # of all draws together: bounds time
 
 
@@ -100,21 +102,69 @@ def choose_windows(
     regimes = _regimes(traffic, places, num_windows, seed)
     shares = _allocated(regimes, num_windows)
     rng = np.random.default_rng(seed)
+    share = _share_looked_at(traffic.traffic, length * num_windows)
     best, least = None, np.inf
-    for _ in range(_num_draws(traffic.traffic, length * num_windows)):
+    for _ in range(max(8, int(share * NUM_DRAWS))):
         drawn = _drawn(places, regimes, shares, rng, taken) or _drawn(places, regimes, shares, rng, [])
         if drawn and (far := distance(traffic.whole, traffic.laid_out(drawn))) < least:
             best, least = drawn, far
-    return best if best is not None else [places[0]]
+    if best is None:  # no room for places at random
+        return _evenly(traffic.traffic, length, num_windows)
+    return _swapped(traffic, places, best, least, rng, taken, max(8, int(share * NUM_SWAPS)))
 
 
-def _num_draws(traffic: Traffic, length: float) -> int:
+def _evenly(traffic: Traffic, length: float, num_windows: int) -> list[Window]:
+    """Windows from the first start to the last one that has room, at equal distances."""
+    first, room = float(traffic.session_starts.min()), max(0.0, traffic.span - length)
+    step = traffic.step_s or (0.0 if traffic.timed else 1.0)
+    starts = np.linspace(0.0, room, num_windows)
+    starts = np.floor(starts / step) * step if step else starts
+    return [Window(first + float(start), length) for start in starts]
+
+
+def _share_looked_at(traffic: Traffic, length: float) -> float:
+    """Of all draws and swaps, so that they look at a bounded number of rows."""
     num_rows = len(traffic) * min(1.0, length / max(traffic.span, 1e-9))
-    return int(min(NUM_DRAWS, max(8, _MAX_ROWS_DRAWN // max(1.0, num_rows))))
+    return min(1.0, _MAX_ROWS_DRAWN / max(1.0, num_rows) / (NUM_DRAWS + NUM_SWAPS))
+
+
+def _swapped(
+    traffic: WindowedTraffic,
+    places: list[Window],
+    chosen: list[Window],
+    least: float,
+    rng: np.random.Generator,
+    taken: list[Window],
+    num_swaps: int,
+) -> list[Window]:
+    """The set after swaps of one window for another place, each kept when the set is more like the whole with it.
+
+    A draw has windows like the regimes they stand for, but drift from window to window, which makes most of the
+    burstiness at a minute and more, is found by looking at the set.
+    """
+    for _ in range(num_swaps):
+        gone = int(rng.integers(len(chosen)))
+        others = [window for i, window in enumerate(chosen) if i != gone]
+        candidates = np.flatnonzero(_free(places, [*others, *taken]))
+        if not len(candidates):
+            continue
+        tried = sorted([*others, places[int(rng.choice(candidates))]])
+        if (far := distance(traffic.whole, traffic.laid_out(tried))) < least:
+            chosen, least = tried, far
+    return chosen
+
+
+def _free(places: list[Window], taken: list[Window]) -> npt.NDArray[np.bool_]:
+    """Which places overlap with none of the windows."""
+    starts, length = np.array([place.start for place in places]), places[0].length
+    free = np.ones(len(places), bool)
+    for other in taken:
+        free &= (starts >= other.start + other.length) | (starts + length <= other.start)
+    return free
 
 
 def _places(traffic: Traffic, length: float) -> list[Window]:
-    """Windows everywhere, four to a length where there is room; starts are whole steps of the stamps.
+    """Windows everywhere, sixteen to a length where there is room; starts are whole steps of the stamps.
 
     Off the end, where the recording cuts sessions short, as far as nine in ten requests come after their session began.
     """
@@ -122,7 +172,7 @@ def _places(traffic: Traffic, length: float) -> list[Window]:
     if room <= 0:
         return [Window(first, length)]
     room = max(room - _latest_turns(traffic), room / 2)
-    num = min(NUM_PLACES, max(2, int(4 * traffic.span / length)))
+    num = min(NUM_PLACES, max(2, int(_PLACES_A_LENGTH * traffic.span / length)))
     step = traffic.step_s or (0.0 if traffic.timed else 1.0)
     starts = np.linspace(0.0, room, num)
     starts = np.unique(np.floor(starts / step) * step) if step else starts
@@ -184,11 +234,7 @@ def _drawn(
     places: list[Window], regimes: Ints, shares: Ints, rng: np.random.Generator, taken: list[Window]
 ) -> list[Window] | None:
     """A regime's windows at random places; None where they would overlap whatever is tried."""
-    starts = np.array([place.start for place in places])
-    length = places[0].length
-    free = np.ones(len(places), bool)
-    for other in taken:
-        free &= (starts >= other.start + other.length) | (starts + length <= other.start)
+    free = _free(places, taken)
     chosen: list[Window] = []
     for regime in rng.permutation(len(shares)):
         for _ in range(shares[regime]):
@@ -198,5 +244,5 @@ def _drawn(
                 return None
             place = places[int(rng.choice(candidates))]
             chosen.append(place)
-            free &= (starts >= place.start + length) | (starts + length <= place.start)
+            free &= _free(places, [place])
     return sorted(chosen)

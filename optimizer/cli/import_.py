@@ -12,7 +12,8 @@ import click
 from optimizer.cli.progress import Rows, stderr_console
 from optimizer.errors import OptimizerError
 from workloads.importers import IMPORTERS, converter, files_of, find_importer, import_workload
-from workloads.importers.stream import import_lengths
+from workloads.importers.source_file import expected_lines
+from workloads.importers.stream import import_streamed
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import save_workload
 from workloads.tokenizer import TokenCounter
@@ -54,11 +55,13 @@ def command(
     importer = find_importer(files[0], format_name)
     counter = TokenCounter(tokenizer) if tokenizer else None
     update: dict[str, object] = {"name": name or output.stem, **({"model": str(model)} if model else {})}
-    with Rows("importing") as rows:
+    with Rows("importing", expected=_expected(files)) as rows:
         streamed = None
         if len(files) == 1:
             done = {**update, "converter": converter()}
-            streamed = import_lengths(files[0], output, importer, update=done, saw=rows.advance)
+            streamed = import_streamed(
+                *(files[0], output, importer), tokenizer=counter, update=done, saw=rows.advance, restart=rows.restart
+            )
         if streamed is None:
             rows.restart()
             workload = import_workload(files, format=importer.name, tokenizer=counter, saw=rows.advance)
@@ -66,6 +69,11 @@ def command(
             save_workload(output, workload)
             streamed = len(workload), workload.metadata
     _tell(*streamed, output, importer.name)
+
+
+def _expected(files: list[Path]) -> int | None:
+    counts = [expected_lines(path) for path in files]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _tell(num_requests: int, metadata: WorkloadMetadata, output: Path, format_name: str) -> None:

@@ -134,31 +134,36 @@ class Counter:
 
 
 class Rows:
-    """A count that grows, with its rate, on a terminal; nothing elsewhere, where the result tells the count."""
+    """A bar with count, rate and ETA on a terminal; nothing elsewhere, where the result tells the count.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        expected: about how many there will be; None: unknown, and there is no ETA.
+    """
+
+    def __init__(self, text: str, *, expected: int | None = None) -> None:
         console = stderr_console()
-        self._text, self._count, self._start = text, 0, time.monotonic()
-        self._status = console.status(text) if console.is_terminal else None
+        self._text, self._expected, self._count, self._start = text, expected, 0, time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(text, total=expected)
 
     def __enter__(self) -> Rows:
-        if self._status:
-            self._status.start()
+        self._bar.start()
         return self
 
     def restart(self) -> None:
         """From 0 again."""
         self._count, self._start = 0, time.monotonic()
+        self._bar.reset(self._task, total=self._expected)
 
     def advance(self, by: int) -> None:
         self._count += by
-        if self._status:
-            rate = self._count / max(1e-9, time.monotonic() - self._start)
-            self._status.update(f"{self._text}: {self._count:,} requests, {rate:,.0f}/s")
+        rate = self._count / max(1e-9, time.monotonic() - self._start)
+        told = f"{self._text}: {self._count:,} requests, {rate:,.0f}/s"
+        self._bar.update(self._task, completed=self._count, description=told)
 
     def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
+        self._bar.stop()
 
 
 def _clock(seconds: float) -> str:

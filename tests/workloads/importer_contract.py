@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import pytest
 from workloads.errors import WorkloadError
 from workloads.importers import IMPORTERS, find_importer, import_workload
 from workloads.parquet import read_workload, save_workload
+from workloads.workload import Workload
 
 
 class ImporterContract:
@@ -67,3 +69,65 @@ class ImporterContract:
                 import_workload(path, format=self.name)
             assert f"({path}:{place})" in str(caught.value)
             assert "\n" not in str(caught.value)
+
+    def refused(self, path: Path) -> str:
+        """The one line that `import` says about the file, whether the format is given or not."""
+        for format_name in (self.name, "auto"):
+            with pytest.raises(WorkloadError) as caught:
+                import_workload(path, format=format_name)
+            assert str(path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_gzip_is_read_as_what_it_holds_and_a_truncated_one_is_told(self, tmp_path: Path) -> None:
+        plain = self.write(tmp_path, self.good)
+        if plain.suffix == ".parquet":
+            pytest.skip("parquet is compressed inside")
+        packed = plain.with_name(f"{plain.name}.gz")
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        assert find_importer(packed).name == self.name
+        assert import_workload(packed).fingerprint == import_workload(plain).fingerprint
+        packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
+        assert "damaged or truncated gzip" in self.refused(packed)
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"", "is empty"),
+            (b"\xef\xbb\xbf\n\n", "is empty"),
+            ("GOOD", "UTF-16 text, not UTF-8"),
+            (b"\x7fELF\x01\x00\x00\x00" * 99, "is binary"),
+            (b"PAR1" + bytes(99), "truncated or not parquet"),
+        ],
+        ids=["empty", "blank", "UTF-16", "binary", "truncated parquet"],
+    )
+    def test_what_is_no_text_or_table_is_named(self, tmp_path: Path, content: bytes | str, told: str) -> None:
+        path = self.write(tmp_path, self.good)
+        path.write_bytes(self.good.encode("utf-16") if isinstance(content, str) else content)
+        assert told in self.refused(path)
+
+    def test_a_folder_without_logs_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "logs").mkdir()
+        assert "no trace or log file in" in self.refused(tmp_path / "logs")
+
+    def test_a_line_without_end_is_not_read_to_its_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = self.write(tmp_path, self.good)
+        if path.suffix == ".parquet":
+            pytest.skip("parquet has no lines")
+        monkeypatch.setattr("workloads.importers.source_file.MAX_LINE_BYTES", 20)
+        monkeypatch.setattr("workloads.importers.source_file.MAX_DOCUMENT_BYTES", 20)
+        path.write_text("".join(path.read_text().splitlines()))  # all of it in one line
+        assert "more than 20 bytes" in self.refused(path)
+
+    def test_a_file_cut_short_is_told_or_read_up_to_there(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, self.good)
+        content, num_whole = path.read_bytes(), len(import_workload(path))
+        for part in range(1, 8):
+            path.write_bytes(content[: len(content) * part // 8])
+            assert len(self.read_or_refused(path)) <= num_whole
+
+    def read_or_refused(self, path: Path) -> Workload | str:
+        try:
+            return import_workload(path, format=self.name)
+        except WorkloadError as error:
+            return "" if "\n" not in str(error) else str(error)

@@ -87,10 +87,28 @@ class TestGuideLLM(ImporterContract):
         (lines(row("a"), row("b", output_tokens_count=-2)), "line 2, column output_tokens_count"),
         (lines(row("a", relative_timestamp="soon")), "line 1, column relative_timestamp"),
         (lines(row("a"), {"output_tokens_count": 1}), "line 2, column prompt"),
-        (lines(row("a", conversation_turns=2)), "line 1"),
+        (lines(row("a", conversation_turns=2)), "line 1, column conversation_turns"),
+        (lines(row("a", prompt_1=3)), "line 1, column prompt"),
     )
 
     def test_a_system_prompt_is_a_message(self, tmp_path: Path) -> None:
         first, second = import_workload(self.write(tmp_path, self.good))
         assert (first.input_tokens, first.output_tokens, second.arrival_s) == (4, 2, 0.5)
         assert [m["role"] for m in second.chat_messages()] == ["system", "user"]
+
+    def test_numbered_columns_are_the_turns_of_a_session(self, tmp_path: Path) -> None:
+        given = row("a", prompt_1="b", prompt_tokens_count_1=3, output_tokens_count_1=5, requeue_delay_1=1.5)
+        first, second = import_workload(self.write(tmp_path, lines(given)))
+        assert (first.turn, first.input_tokens, first.arrival_s) == (0, 4, 0.0)
+        assert (second.parent_ids, second.session_id, second.think_s) == ((first.request_id,), "0", 1.5)
+        assert (second.input_tokens, second.output_tokens, second.arrival_s) == (4 + 3, 5, None)
+        assert [m["content"] for m in second.chat_messages()] == ["a", "b"]
+
+    def test_turns_may_be_a_list(self, tmp_path: Path) -> None:
+        turns = ["a", {"prompt": "b", "prompt_tokens_count": 3, "output_tokens_count": 2}]
+        given = {"conversation_turns": turns, "system_prompt": "be brief", "relative_timestamp": 7.0}
+        workload = import_workload(self.write(tmp_path, lines(given, given)))
+        assert [r.request_id for r in workload] == ["0#0", "1#0", "0#1", "1#1"]  # later turns have no arrival
+        last = list(workload)[-1]
+        assert [m["role"] for m in last.chat_messages()] == ["system", "user", "user"]
+        assert any("2 later turns do not hold the answers" in loss for loss in workload.metadata.losses)

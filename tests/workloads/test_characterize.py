@@ -6,17 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from workload_cases import chat, metadata, workload
+from workload_cases import TRACES, chat, metadata, workload
 
 from workloads.characterize import characterize, characterize_file, dispersion, interarrival_cv
+from workloads.description import describe
 from workloads.metadata import PrefixHashing
 from workloads.parquet import write_workload
-from workloads.profile import describe
 from workloads.request import Check, Request
 from workloads.synthetic import SyntheticPrompts
 from workloads.workload import Workload
-
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 
 
 def hashed(request_id: str, tokens: int, *hashes: int, session: str | None = None) -> Request:

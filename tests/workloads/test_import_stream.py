@@ -1,5 +1,7 @@
 """Traces of times and lengths, streamed: the same file as when read row by row, or none."""
 
+import gzip
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from workloads.errors import WorkloadError
 from workloads.importers import IMPORTERS, import_workload
-from workloads.importers.stream import import_lengths
+from workloads.importers.stream import NUMBERED_ROWS, import_streamed
 from workloads.parquet import read_workload, write_tables_atomically
 from workloads.workload import Workload
 
@@ -37,7 +39,7 @@ def vidur(path: Path, rows: list[tuple[int, int, int]]) -> Path:
 def streamed(path: Path, name: str) -> Workload | None:
     output = path.with_suffix(".parquet")
     output.unlink(missing_ok=True)
-    done = import_lengths(path, output, IMPORTERS[name], update={"name": path.stem})
+    done = import_streamed(path, output, IMPORTERS[name], update={"name": path.stem})
     assert (done is not None) == output.exists()
     assert sorted(p.name for p in path.parent.iterdir() if p.name.startswith(".")) == []
     return read_workload(output) if done else None
@@ -67,33 +69,112 @@ def test_a_vidur_trace_is_as_read_row_by_row(
     assert found.fingerprint == import_workload(path, format="vidur").fingerprint
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [[], [(5, 1, 1), (4, 1, 1)], [(0, 0, 1)]],
-    ids=["no rows", "clock going backwards", "a failed request"],
+def hashed(path: Path, rows: list[tuple[int, int, int]], unit: float) -> Path:
+    lines = [
+        json.dumps(
+            {
+                "timestamp": ticks // 1000 if unit == 1 else ticks / 1000,
+                "input_length": inputs,
+                "output_length": outputs,
+                "hash_ids": list(range(-(-inputs // 512))),
+            }
+        )
+        for ticks, inputs, outputs in rows
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=ROWS, unit=st.sampled_from([1, 1000]))
+def test_a_hashed_trace_is_as_read_row_by_row(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, int]], unit: int
+) -> None:
+    name = "mooncake" if unit == 1 else "vllm-timed-trace"
+    same(hashed(tmp_path_factory.mktemp("hashed") / "t.jsonl", rows, unit), name)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 9000), st.integers(0, 300)), min_size=1).map(sorted)
 )
-def test_what_is_not_plain_is_left_to_the_row_by_row_importer(tmp_path: Path, rows: list[tuple[int, int, int]]) -> None:
-    assert streamed(azure(tmp_path / "code.csv", rows), "azure") is None
+def test_a_burstgpt_trace_is_as_read_row_by_row(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("burst") / "b.csv"
+    lines = [f"{t},{'GPT-4' if i % 3 else 'ChatGPT'},{i},{o},{i + o},API log" for t, i, o in rows]
+    path.write_text("\n".join(["Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type", *lines]))
+    same(path, "burstgpt")
+
+
+def same(path: Path, name: str) -> None:
+    """Streamed and whole: the same rows and the same words about them."""
+    found, slow = streamed(path, name), import_workload(path, format=name)
+    assert found is not None
+    assert found.fingerprint == slow.fingerprint
+    changes = {"converter": None}
+    assert found.metadata.model_copy(update=changes) == slow.metadata.model_copy(update=changes)
+
+
+CASES = {
+    "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.1,0,1\n2023-11-16 18:17:04.1,3,1\n",
+    "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Log Type\n1,m,5,5,API log\n2,m,4,0,\n",
+    "mooncake": '{"timestamp":7,"input_length":600,"output_length":2,"hash_ids":[1,2],"note":"x"}\n',
+    "vidur": "num_prefill_tokens,num_decode_tokens\n3,4\n5,6\n",
+    "vllm-timed-trace": '{"timestamp":0.5,"input_length":9,"output_length":2,"who":"x"}\n' * 3,
+    "aiperf": '{"text":"a","timestamp":5,"output_length":3}\n{"text":"b","timestamp":9}\n',
+    "guidellm": '{"prompt":"a","prompt_tokens_count":3,"output_tokens_count":4,"relative_timestamp":0.5}\n',
+    "vllm-custom": '{"prompt":"a","output_tokens":3}\n{"prompt":"b"}\n',
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED_ROWS)
+def test_rows_with_more_than_the_plain_columns_are_streamed_as_requests(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "trace.log"
+    path.write_text(CASES[name])
+    same(path, name)
+
+
+def test_what_goes_together_or_backwards_is_read_whole(tmp_path: Path) -> None:
+    assert streamed(azure(tmp_path / "back.csv", [(5, 1, 1), (4, 1, 1)]), "azure") is None
+    path = tmp_path / "t.jsonl"
+    row = {"timestamp": 0, "input_length": 3, "output_length": 2, "hash_ids": [1], "session_id": "s"}
+    path.write_text(json.dumps(row) + "\n")
+    assert streamed(path, "mooncake") is None
+    assert streamed(azure(tmp_path / "empty.csv", []), "azure") is None
 
 
 @pytest.mark.parametrize("cell", ["x", "", "-3", "1.5", "99999999999"])
-def test_a_bad_cell_streams_nothing(tmp_path: Path, cell: str) -> None:
+def test_a_bad_cell_is_named_and_leaves_nothing(tmp_path: Path, cell: str) -> None:
     path = azure(tmp_path / "code.csv", [(1, 5, 5)] * 3)
     path.write_text(path.read_text() + f"\n2023-11-16 18:17:03.9799600,{cell},1\n")
-    assert streamed(path, "azure") is None
+    with pytest.raises(WorkloadError, match=r"code\.csv:(line 5|row 3), column (ContextTokens|input_tokens)"):
+        streamed(path, "azure")
+    assert [p.name for p in tmp_path.iterdir()] == ["code.csv"]
 
 
-def test_a_format_with_more_than_lengths_is_not_streamed(tmp_path: Path) -> None:
+def test_hashes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    path.write_text('{"timestamp":0,"input_length":3,"output_length":2,"hash_ids":[1]}\n')
-    assert import_lengths(path, tmp_path / "o.parquet", IMPORTERS["mooncake"], update={}) is None
+    path.write_text('{"timestamp":0,"input_length":600,"output_length":2,"hash_ids":[1]}\n' * 2)
+    with pytest.raises(WorkloadError, match=r"t\.jsonl:row 0, column prefix_hashes"):
+        streamed(path, "mooncake")
+
+
+def test_a_gzip_trace_is_streamed_too(tmp_path: Path) -> None:
+    plain = azure(tmp_path / "code.csv", [(i, 5 + i, i) for i in range(100)])
+    packed = tmp_path / "code.csv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    first, second = streamed(plain, "azure"), streamed(packed, "azure")
+    assert first is not None
+    assert second is not None
+    assert first.fingerprint == second.fingerprint
 
 
 def test_several_tables_are_one_file(tmp_path: Path) -> None:
     whole = import_workload(azure(tmp_path / "code.csv", [(i, 5 + i, i) for i in range(100)]))
     tables = (whole.table.slice(first, 30) for first in range(0, 100, 30))
-    write_tables_atomically(tmp_path / "w.parquet", tables, whole.metadata)
+    write_tables_atomically(tmp_path / "w.parquet", tables, lambda: whole.metadata)
     found = read_workload(tmp_path / "w.parquet")
     assert (found.fingerprint, found.metadata) == (whole.fingerprint, whole.metadata)
     with pytest.raises(WorkloadError, match="cannot write"):
-        write_tables_atomically(tmp_path / "no" / "w.parquet", (), whole.metadata)
+        write_tables_atomically(tmp_path / "no" / "w.parquet", (), lambda: whole.metadata)

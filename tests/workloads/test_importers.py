@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from importer_contract import ImporterContract
 from tokenizers import Tokenizer, models, pre_tokenizers
+from workload_cases import TRACES
 
 from workloads.errors import WorkloadError
 from workloads.importers import import_workload
 from workloads.request import Request
 from workloads.tokenizer import TokenCounter
 from workloads.workload import Workload
-
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,4808,10

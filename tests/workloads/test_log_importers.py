@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from importer_contract import ImporterContract
+from workload_cases import TRACES
 
 from workloads.importers import import_workload
 
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 ANSWER = "The capital of France is Paris."
 
 
@@ -158,6 +158,18 @@ class TestLangfuse(ImporterContract):
         assert (first.model, first.input_tokens, first.response, first.e2el_s) == ("m", 5, "yo", 1.5)
         assert second.parent_ids == ("a",)
         assert any("1 observations are no generations" in loss for loss in workload.metadata.losses)
+
+    def test_scores_stay_with_what_they_judge(self, tmp_path: Path) -> None:
+        judged = {"id": "s1", "trace_id": "t", "observation_id": "a", "name": "helpful", "value": 0.5}
+        of_trace = {"id": "s2", "trace_id": "t", "name": "solved", "value": 1}
+        stray = {"id": "s3", "trace_id": "elsewhere", "name": "solved", "value": 1}
+        (tmp_path / "scores.jsonl").write_text(lines(judged, of_trace, stray))
+        path = self.write(tmp_path, self.good)
+        workload = import_workload([path, tmp_path / "scores.jsonl"])
+        first, second = workload
+        assert json.loads(first.extra or "") == {"scores": {"helpful": 0.5}, "trace_scores": {"solved": 1}}
+        assert json.loads(second.extra or "") == {"trace_scores": {"solved": 1}}
+        assert any("1 scores belong to no observation" in loss for loss in workload.metadata.losses)
 
     def test_objects_may_be_json_text_in_csv(self, tmp_path: Path) -> None:
         path = tmp_path / "log.csv"

@@ -67,7 +67,7 @@ def whole_sessions(workload: Workload) -> set[str]:
     return set(turns)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seconds=st.floats(20, 900), windows=st.integers(1, 5), scale=st.floats(0.2, 2.5), seed=st.integers(0, 9))
 def test_whatever_is_asked_sessions_stay_whole(
     whole: WorkloadFile, seconds: float, windows: int, scale: float, seed: int
@@ -180,6 +180,38 @@ def test_distance_adds_what_differs() -> None:
     one = TrafficStatistics(rate_rps=2.0, prefix_hit_ratio=0.5, input_tokens=(1.0, 1.0, 2.0, 3.0))
     other = TrafficStatistics(rate_rps=2.0, prefix_hit_ratio=0.4, input_tokens=(1.0, 1.0, 2.0, 3.0))
     assert distance(one, one) == 0
-    assert distance(one, other) == pytest.approx(1.5)
-    assert distance(one, TrafficStatistics(rate_rps=2.0)) == 5  # five numbers lacking
+    assert distance(one, other) == pytest.approx((0.1 / 0.005) ** 2)  # in units of half a point
+    longer = TrafficStatistics(rate_rps=2.0, prefix_hit_ratio=0.5, input_tokens=(1.0, 1.0, 2.0, 3.0 * np.exp(0.2)))
+    assert distance(one, longer) == pytest.approx(2**2)  # in units of 0.1
+    assert distance(one, TrafficStatistics(rate_rps=2.0)) == 4 * 5  # five numbers lacking
     assert [d.told for d in differences(one, other)][-1] == "-10.0 points"
+
+
+def drifting(folder: Path) -> WorkloadFile:
+    """An hour whose rate drifts between 1 and 3 requests/s in 20 minutes: minutes' counts vary, seconds' do not."""
+    rng = np.random.default_rng(5)
+    times = np.sort(rng.uniform(0, 3600, 40_000))
+    kept = times[rng.random(len(times)) < (2 + np.sin(times * 2 * np.pi / 1200)) / 12]
+    write_workload(folder / "drift.parquet", [chat(str(i), t) for i, t in enumerate(kept.tolist())], metadata())
+    return WorkloadFile(folder / "drift.parquet")
+
+
+@pytest.mark.parametrize("seconds", [900, 1800])
+def test_slow_drift_is_kept_at_every_scale(tmp_path: Path, seconds: float) -> None:
+    sample = sample_file(drifting(tmp_path), SampleSize(seconds=seconds))
+    for scale in ("1 s", "10 s", "60 s"):
+        whole, found = told(sample, f"dispersion of counts at {scale}")
+        assert found == pytest.approx(whole, rel=0.2)
+
+
+def test_what_a_short_sample_cannot_keep_is_said(tmp_path: Path) -> None:
+    notes = sample_file(drifting(tmp_path), SampleSize(seconds=600)).notes
+    assert any(note.startswith("burstiness at 60 s rests on 10 stretches: by chance alone") for note in notes)
+    assert any(note.startswith("burstiness at 300 s: 600 s are too short for it") for note in notes)
+    assert not any("burstiness at 1 s" in note for note in notes)
+
+
+def test_windows_without_room_to_choose_lie_evenly(tmp_path: Path) -> None:
+    sample = sample_file(drifting(tmp_path), SampleSize(seconds=2500, num_windows=5))
+    assert sample.workload.numbers("arrival_s").max() > 2300
+    assert len(sample.workload) == pytest.approx(2500 / 3600 * 2 * 3600, rel=0.25)

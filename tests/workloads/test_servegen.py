@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workload_cases import TRACES
 
 from workloads.characterize import characterize, interarrival_cv
 from workloads.errors import WorkloadError
 from workloads.servegen import generate_servegen
 
-TRACES = Path(__file__).parents[3] / "shared" / "traces" / "servegen" / "deepseek-r1"
+CLIENTS = TRACES / "servegen" / "deepseek-r1"
 
 
 def client(folder: Path, name: str, rows: list[str], **lengths: str) -> None:
@@ -99,12 +100,12 @@ def test_what_cannot_be_generated_is_refused(tmp_path: Path, models: Path) -> No
         generate_servegen(models, seconds=10)
 
 
-@pytest.mark.skipif(not TRACES.is_dir(), reason="the public traces are not here")
+@pytest.mark.skipif(not CLIENTS.is_dir(), reason="the public traces are not here")
 def test_the_published_models_give_their_recorded_rate() -> None:
-    profile = characterize(generate_servegen(TRACES, seconds=600, start_s=36_000))
+    profile = characterize(generate_servegen(CLIENTS, seconds=600, start_s=36_000))
     rates = [
         float(line.split(",")[1])
-        for path in TRACES.glob("*-trace.csv")
+        for path in CLIENTS.glob("*-trace.csv")
         for line in path.read_text().splitlines()
         if line.startswith("36000,")
     ]

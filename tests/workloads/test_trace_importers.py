@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from importer_contract import ImporterContract
+from workload_cases import TRACES
 
 from workloads.characterize import characterize
 from workloads.importers import import_workload
-
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 
 
 def lines(*rows: object) -> str:
@@ -196,3 +195,19 @@ class TestAgentSessions(ImporterContract):
         assert len(workload) == 1097
         assert len({r.session_id for r in workload}) == 40
         assert "closed_loop" in workload.capabilities
+
+
+LICENSES = {
+    "Attribution 4.0 International\n===": "CC-BY-4.0",
+    "  Apache License\n  Version 2.0, ": "Apache-2.0",
+    "Ours": "see",
+}
+
+
+@pytest.mark.parametrize("text", LICENSES)
+def test_a_licence_is_what_the_file_beside_the_data_says(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(lines(*MOONCAKE))
+    assert import_workload(path).metadata.source.license == "unknown: see the source"
+    (tmp_path / "LICENSE").write_text(text)
+    assert (import_workload(path).metadata.source.license or "").startswith(LICENSES[text])

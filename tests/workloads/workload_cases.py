@@ -1,5 +1,7 @@
 """Small workloads for tests."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from workloads.metadata import Source, WorkloadMetadata
@@ -25,3 +27,6 @@ def chat(request_id: str, arrival_s: float | None, **changes: Any) -> Request:
         "output_tokens": 3,
     }
     return Request(request_id=request_id, arrival_s=arrival_s, **(fields | changes))
+
+
+TRACES = Path(os.environ.get("FOPT_TRACES") or Path(__file__).parents[3] / "shared" / "traces")  # public recordings

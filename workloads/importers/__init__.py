@@ -9,6 +9,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,7 @@ from workloads.importers.azure import AzureImporter
 from workloads.importers.bailian import BailianImporter
 from workloads.importers.baseten import BasetenImporter
 from workloads.importers.burstgpt import BurstGptImporter
+from workloads.importers.clock import clock_notes
 from workloads.importers.fine_tuning import FineTuningImporter
 from workloads.importers.guidellm import GuideLLMImporter
 from workloads.importers.importer import Imported, Importer, ManyFilesImporter
@@ -29,7 +31,9 @@ from workloads.importers.mooncake import MooncakeImporter
 from workloads.importers.openai_batch import OpenAIBatchImporter
 from workloads.importers.openai_pairs import OpenAIPairsImporter
 from workloads.importers.otel_spans import OtelSpansImporter
+from workloads.importers.rows import read_rows
 from workloads.importers.sharegpt import ShareGptImporter
+from workloads.importers.source_file import check_source
 from workloads.importers.timed_trace import TimedTraceImporter
 from workloads.importers.vidur import VidurImporter
 from workloads.importers.vllm_custom import VllmCustomImporter
@@ -61,7 +65,7 @@ IMPORTERS: Mapping[str, Importer] = {
 }
 
 _BATCH_ROWS = 65_536
-_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".gz")
 
 
 def find_importer(path: Path, name: str = "auto") -> Importer:
@@ -70,8 +74,7 @@ def find_importer(path: Path, name: str = "auto") -> Importer:
     Raises:
         WorkloadError: no such file or format, or none (or several) recognise it.
     """
-    if not path.is_file():
-        raise WorkloadError(f"no file {path}", fix="Give the path of a trace or log file")
+    check_source(path)
     known = ", ".join(IMPORTERS)
     if name != "auto":
         if name not in IMPORTERS:
@@ -79,6 +82,8 @@ def find_importer(path: Path, name: str = "auto") -> Importer:
         return IMPORTERS[name]
     found = [importer for importer in IMPORTERS.values() if importer.recognises(path)]
     if len(found) != 1:
+        if not found:
+            next(read_rows(path), None)  # what cannot be read at all says why
         told = "looks like several formats" if found else "is of no known format"
         raise WorkloadError(f"{path} {told}", fix=f"Give --format, one of {known}")
     return found[0]
@@ -118,8 +123,12 @@ def import_workload(
     files = files_of(Path(paths)) if isinstance(paths, Path | str) else list(paths)
     imported = _imported(files, find_importer(files[0], format), tokenizer)
     path = files[0] if len(files) == 1 else files[0].parent
-    table = _from_zero(_table(imported, saw))
-    update = {"losses": (*imported.metadata.losses, *imported.losses), "converter": converter()}
+    table = _table(imported, saw)
+    if not len(table):
+        raise WorkloadError(f"{path} has no requests", fix="Give a trace or log with requests in it")
+    notes = clock_notes(np.asarray(table.column("arrival_s").to_numpy(), np.float64), str(path))
+    table = _from_zero(table)
+    update = {"losses": (*imported.metadata.losses, *imported.losses, *notes), "converter": converter()}
     return Workload(table, imported.metadata.model_copy(update=update), where=str(path))
 
 
@@ -130,8 +139,7 @@ def _imported(files: Sequence[Path], importer: Importer, tokenizer: TokenCounter
         fix = "Import the files one by one"
         raise WorkloadError(f"a workload of format {importer.name} is one file, not {len(files)}", fix=fix)
     for path in files:
-        if not path.is_file():
-            raise WorkloadError(f"no file {path}", fix="Give the path of a trace or log file")
+        check_source(path)
     return importer.read_all(files, tokenizer=tokenizer)
 
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 
 from workloads.errors import WorkloadError, line_place
-from workloads.importers.importer import Imported, source_of
+from workloads.importers.importer import Imported, license_beside, source_of
+from workloads.importers.source_file import text_lines
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -29,8 +30,7 @@ class AzureImporter:
 
     def recognises(self, path: Path) -> bool:
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                header = next(csv.reader(file), [])
+            header = next(csv.reader(text_lines(path)), [])
         except (OSError, ValueError, csv.Error):
             return False
         return set(_COLUMNS) <= set(header)
@@ -38,7 +38,7 @@ class AzureImporter:
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
         metadata = WorkloadMetadata(
             name=path.stem,
-            source=source_of(path, self.name, license="CC-BY-4.0", citation=_CITATION),
+            source=source_of(path, self.name, license=license_beside(path.parent), citation=_CITATION),
             start_time=_first_stamp(path),
             time_resolution_s=1e-7,
         )
@@ -47,18 +47,17 @@ class AzureImporter:
 
 def _requests(path: Path) -> Iterator[Request]:
     tenant = next((name for name in ("code", "conv") if name in path.stem.lower()), None)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            fix = f"Give an Azure trace: {','.join(_COLUMNS)}"
-            raise WorkloadError(f"no column {missing[0]}", place=line_place(path, 1), fix=fix)
-        zero: int | None = None
-        for number, row in enumerate(reader):
-            cells = _Cells(path, reader.line_num, row)
-            ticks = cells.ticks("TIMESTAMP")
-            zero = ticks if zero is None else zero
-            yield _request(number, cells, (ticks - zero) / 10**7, tenant)
+    reader = csv.DictReader(text_lines(path))
+    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        fix = f"Give an Azure trace: {','.join(_COLUMNS)}"
+        raise WorkloadError(f"no column {missing[0]}", place=line_place(path, 1), fix=fix)
+    zero: int | None = None
+    for number, row in enumerate(reader):
+        cells = _Cells(path, reader.line_num, row)
+        ticks = cells.ticks("TIMESTAMP")
+        zero = ticks if zero is None else zero
+        yield _request(number, cells, (ticks - zero) / 10**7, tenant)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class _Cells:
 
     def count(self, name: str) -> int:
         text = (self.row.get(name) or "").strip()
-        if not text.isdecimal():
+        if not text.isdecimal() or int(text) >= 2**31:
             raise self._misfit(name, text, "Token counts are whole numbers >= 0")
         return int(text)
 
@@ -104,7 +103,6 @@ def _request(number: int, cells: _Cells, arrival_s: float, tenant: str | None) -
 
 
 def _first_stamp(path: Path) -> str | None:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        row = next(csv.DictReader(file), None)
+    row = next(csv.DictReader(text_lines(path)), None)
     stamp = row.get("TIMESTAMP") if row else None
     return stamp.replace(" ", "T") if stamp else None

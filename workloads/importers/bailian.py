@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workloads.importers.cells import Cells
-from workloads.importers.importer import Imported, source_of
+from workloads.importers.importer import Imported, license_beside, source_of
 from workloads.importers.json_lines import first_object, json_lines
 from workloads.metadata import PrefixHashing, WorkloadMetadata
 from workloads.request import Request, json_text
@@ -33,7 +33,7 @@ class BailianImporter:
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
         metadata = WorkloadMetadata(
             name=path.stem,
-            source=source_of(path, self.name, license="Apache-2.0"),
+            source=source_of(path, self.name, license=license_beside(path.parent)),
             prefix=PrefixHashing(block_size=_BLOCK_TOKENS, scope="global"),
         )
         losses = [

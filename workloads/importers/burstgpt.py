@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workloads.importers.cells import Cells
-from workloads.importers.importer import Imported, source_of
+from workloads.importers.importer import Imported, license_beside, source_of
 from workloads.importers.rows import first_row, read_rows
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
@@ -32,7 +32,7 @@ class BurstGptImporter:
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
         metadata = WorkloadMetadata(
             name=path.stem,
-            source=source_of(path, self.name, license="CC-BY-4.0", citation=_CITATION),
+            source=source_of(path, self.name, license=license_beside(path.parent), citation=_CITATION),
             time_resolution_s=1.0,
         )
         losses: list[str] = []

@@ -1,6 +1,6 @@
-"""GuideLLM rows: JSON Lines, JSON, CSV or parquet of prompts under any of its column names, with token counts.
+"""GuideLLM rows: JSON Lines, JSON, CSV or parquet of prompts under any of its column names, of one turn or several.
 
-Does not know multi-turn rows (`conversation_turns`, numbered columns): those are refused.
+Does not know answers: later turns' prompts hold the user's turns alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workloads.errors import WorkloadError, line_place
 from workloads.importers.cells import Cells
 from workloads.importers.importer import Imported
 from workloads.importers.recorded_turns import conversation_metadata
@@ -24,6 +23,7 @@ _INPUTS = ("prompt_tokens_count", "input_tokens_count")
 _OUTPUTS = ("output_tokens_count", "completion_tokens_count")
 _TOOLS = ("tools", "functions", "tool_definitions")
 MARKS = frozenset((*_INPUTS, *_OUTPUTS, "relative_timestamp"))  # columns that are GuideLLM's alone
+_OF_A_TURN = frozenset((*_PROMPTS, *_INPUTS, *_OUTPUTS, "requeue_delay"))
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class GuideLLMImporter:
 
     def recognises(self, path: Path) -> bool:
         first = first_row(path)
-        return first is not None and bool(MARKS & first.keys()) and any(name in first for name in _PROMPTS)
+        if first is None:
+            return False
+        names = {name.rpartition("_")[0] if name[-1:].isdecimal() else name for name in first}
+        return bool(MARKS & names) and any(name in names for name in (*_PROMPTS, "conversation_turns"))
 
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
         losses: list[str] = []
@@ -43,40 +46,79 @@ class GuideLLMImporter:
 
 
 def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str]) -> Iterator[Request]:
-    num_timeless = num_uncounted = 0
+    num_timeless = num_uncounted = num_later = 0
     for number, (line, row) in enumerate(read_rows(path)):
-        if "conversation_turns" in row or any(f"{name}_1" in row for name in _PROMPTS):
-            fix = "Give rows of one turn each"
-            raise WorkloadError("a row of several turns", place=line_place(path, line), fix=fix)
-        request = _request(number, Cells(path, line, row), tokenizer)
-        num_timeless += request.arrival_s is None
-        num_uncounted += None in (request.input_tokens, request.output_tokens)
-        yield request
+        turns = _turns(Cells(path, line, row))
+        for request in _row_requests(number, row, turns, tokenizer):
+            num_later += bool(request.turn)
+            num_timeless += request.arrival_s is None and not request.turn
+            num_uncounted += None in (request.input_tokens, request.output_tokens)
+            yield request
     if num_timeless:
         losses.append(f"{num_timeless} rows have no relative_timestamp: replay with a fixed concurrency")
+    if num_later:
+        losses.append(f"{num_later} later turns do not hold the answers before them: the file has none")
     if num_uncounted:
-        losses.append(f"{num_uncounted} rows lack a token count")
+        losses.append(f"{num_uncounted} turns lack a token count")
 
 
-def _request(number: int, cells: Cells, tokenizer: TokenCounter | None) -> Request:
-    prompt, system = _first(cells.row, _PROMPTS), _first(cells.row, _SYSTEMS)
-    if not isinstance(prompt, str):
-        raise cells.misfit("prompt", "Give every row a prompt text")
-    tools = parsed(_first(cells.row, _TOOLS))
-    messages = [{"role": "user", "content": prompt}]
-    if isinstance(system, str):
-        messages.insert(0, {"role": "system", "content": system})
-    inputs = next((count for name in _INPUTS if (count := cells.count(name)) is not None), None)
-    if inputs is None and tokenizer is not None:
-        inputs = tokenizer.count(tokenizer.chat_text(messages))
-    return Request(
-        request_id=str(number),
-        arrival_s=cells.number("relative_timestamp", least=0),
-        input_tokens=inputs or None,
-        output_tokens=next((count for name in _OUTPUTS if (count := cells.count(name)) is not None), None),
-        messages=json_text(messages),
-        tools=json_text(tools) if isinstance(tools, list) and tools else None,
-    )
+def _turns(cells: Cells) -> list[Cells]:
+    """The turns of a row: a list of texts or objects, columns with the turn's number at the end, or the row itself."""
+    given = parsed(cells.row.get("conversation_turns"))
+    if isinstance(given, list) and given:
+        turns = [{"prompt": turn} if isinstance(turn, str) else turn for turn in given]
+        if not all(isinstance(turn, dict) for turn in turns):
+            raise cells.misfit("conversation_turns", "Give a list of texts, or of objects with a prompt")
+        return [Cells(cells.path, cells.line, turn) for turn in turns]
+    numbered: dict[int, dict[str, Any]] = {}
+    for name, value in cells.row.items():
+        stem, _, number = name.rpartition("_")
+        if number.isdecimal() and stem in _OF_A_TURN:
+            numbered.setdefault(int(number), {})[stem] = value
+    if not numbered:
+        if given is not None and given != 1:
+            raise cells.misfit("conversation_turns", "Give the turns as a list, or in columns prompt_0, prompt_1, ...")
+        return [cells]
+    if _first(cells.row, _PROMPTS) is not None:  # the first turn's columns have no number
+        numbered[-1] = {name: value for name, value in cells.row.items() if name in _OF_A_TURN}
+    return [Cells(cells.path, cells.line, numbered[number]) for number in sorted(numbered)]
+
+
+def _row_requests(
+    number: int, row: Mapping[str, Any], turns: list[Cells], tokenizer: TokenCounter | None
+) -> Iterator[Request]:
+    """A request a turn, each with the user's turns before it; the counts of a turn are of its own words."""
+    system, tools = _first(row, _SYSTEMS), parsed(_first(row, _TOOLS))
+    sent: list[dict[str, str]] = [{"role": "system", "content": system}] if isinstance(system, str) else []
+    before: int | None = 0
+    for turn, cells in enumerate(turns):
+        prompt = _first(cells.row, _PROMPTS)
+        if not isinstance(prompt, str):
+            raise cells.misfit("prompt", "Give every turn a prompt text")
+        sent.append({"role": "user", "content": prompt})
+        own = _count(cells, _INPUTS)
+        inputs = None if own is None or before is None else before + own
+        before = inputs
+        if inputs is None and tokenizer is not None:
+            inputs = tokenizer.count(tokenizer.chat_text(sent))
+        first = cells if "relative_timestamp" in cells.row else Cells(cells.path, cells.line, row)
+        several = len(turns) > 1
+        yield Request(
+            request_id=f"{number}#{turn}" if several else str(number),
+            arrival_s=None if turn else first.number("relative_timestamp", least=0),
+            session_id=str(number) if several else None,
+            turn=turn if several else None,
+            parent_ids=(f"{number}#{turn - 1}",) if turn else (),
+            think_s=cells.number("requeue_delay", least=0) if turn else None,
+            input_tokens=inputs or None,
+            output_tokens=_count(cells, _OUTPUTS),
+            messages=json_text(sent),
+            tools=json_text(tools) if isinstance(tools, list) and tools else None,
+        )
+
+
+def _count(cells: Cells, names: tuple[str, ...]) -> int | None:
+    return next((count for name in names if (count := cells.count(name)) is not None), None)
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:

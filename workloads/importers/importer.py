@@ -70,6 +70,25 @@ def source_of(
     return Source(format=name, files=files, license=license, citation=citation)
 
 
+UNKNOWN_LICENSE = "unknown: see the source"
+_LICENSES = (
+    ("attribution 4.0 international", "CC-BY-4.0"),
+    ("apache license version 2.0", "Apache-2.0"),
+    ("mit license", "MIT"),
+)
+
+
+def license_beside(*folders: Path) -> str:
+    """The licence of published data, as the first LICENSE file in these folders says; nothing is assumed."""
+    for folder in folders:
+        path = folder / "LICENSE"
+        if path.is_file():
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                head = " ".join(file.read(600).lower().split())
+            return next((name for words, name in _LICENSES if words in head), "see the LICENSE file beside the source")
+    return UNKNOWN_LICENSE
+
+
 def _source_file(path: Path) -> SourceFile:
     with path.open("rb") as file:
         return SourceFile(name=path.name, sha256=hashlib.file_digest(file, "sha256").hexdigest())

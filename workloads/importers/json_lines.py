@@ -12,29 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
-
-MAX_LINE_BYTES = 256 << 20  # bounds memory
+from workloads.importers.source_file import byte_lines
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) for every line that is not blank.
 
     Raises:
-        WorkloadError: a line that is not a JSON object, or not UTF-8.
+        WorkloadError: a line that is not a JSON object, not UTF-8, or too long.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
-            if len(line) == MAX_LINE_BYTES:
-                fix = "Give one JSON object a line"
-                raise WorkloadError("a line of 256 MiB or more", place=line_place(path, number), fix=fix)
-            if line.strip():
-                yield number, _object(path, number, line)
+    for number, line in byte_lines(path):
+        if line.strip():
+            yield number, _object(path, number, line)
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fix = "Correct the line, or give the file's format with --format"
         raise WorkloadError(f"not JSON: {error}", place=line_place(path, number), fix=fix) from None
     if not isinstance(value, dict):

@@ -1,10 +1,11 @@
-"""Langfuse observation exports: JSON Lines, JSON, CSV or parquet; `GENERATION` rows are the model calls.
+"""Langfuse exports of observations and scores: JSON Lines, JSON, CSV or parquet; `GENERATION` rows are the model calls.
 
 Does not know how calls are linked (`logged_calls.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
 from workloads.importers.openai_shapes import Message, body_fields, reply_text
 from workloads.importers.rows import first_row, parsed, read_rows
 from workloads.metadata import WorkloadMetadata
-from workloads.request import Request
+from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
 
 
@@ -29,18 +30,53 @@ class LangfuseImporter:
         first = first_row(path)
         return first is not None and {"id", "trace_id", "type", "start_time"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+        return self.read_all([path], tokenizer=tokenizer)
+
+    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
         losses: list[str] = []
-        rows = [Cells(path, line, row) for line, row in read_rows(path)]
-        calls = [_call(cells) for cells in rows if cells.row.get("type") == "GENERATION"]
+        given = [Cells(path, line, row) for path in paths for line, row in read_rows(path)]
+        scores = _Scores([cells for cells in given if _is_score(cells.row)])
+        rows = [cells for cells in given if not _is_score(cells.row)]
+        calls = [_call(cells, scores) for cells in rows if cells.row.get("type") == "GENERATION"]
         if len(calls) < len(rows):
             losses.append(f"{len(rows) - len(calls)} observations are no generations: their time is think time")
+        if num_stray := scores.num_stray({str(cells.row.get(name)) for cells in rows for name in ("id", "trace_id")}):
+            losses.append(f"{num_stray} scores belong to no observation here: dropped")
         start = min((call.start_s for call in calls if call.start_s is not None), default=None)
-        metadata = WorkloadMetadata(name=path.stem, source=source_of(path, self.name), start_time=iso_time(start))
+        metadata = WorkloadMetadata(name=paths[0].stem, source=source_of(paths, self.name), start_time=iso_time(start))
         return Imported(requests=linked(calls, losses), metadata=metadata, losses=losses)
 
 
-def _call(cells: Cells) -> LoggedCall:
+def _is_score(row: Mapping[str, Any]) -> bool:
+    """A row of the scores' export: a name and a value for a trace or an observation."""
+    valued = "value" in row or "string_value" in row
+    return valued and "name" in row and "start_time" not in row and ("trace_id" in row or "observation_id" in row)
+
+
+class _Scores:
+    """Scores by what they judge. They judge the recorded answers, so they are kept with them and are no checks."""
+
+    def __init__(self, rows: Sequence[Cells]) -> None:
+        self._found: dict[str, dict[str, Any]] = {}
+        for cells in rows:
+            judged = cells.row.get("observation_id") or cells.row.get("trace_id")
+            value = cells.row.get("value", cells.row.get("string_value"))
+            self._found.setdefault(str(judged), {})[str(cells.row["name"])] = value
+
+    def num_stray(self, names: set[str]) -> int:
+        """Scores of none of these observations and traces."""
+        return sum(len(scores) for judged, scores in self._found.items() if judged not in names)
+
+    def extra(self, row: Mapping[str, Any]) -> str | None:
+        """The scores of an observation and of its trace, as JSON."""
+        scores, of_trace = (self._found.get(str(row.get(name))) for name in ("id", "trace_id"))
+        kept = {"scores": scores, "trace_scores": of_trace}
+        found = {name: value for name, value in kept.items() if value}
+        return json_text(found) if found else None
+
+
+def _call(cells: Cells, scores: _Scores) -> LoggedCall:
     row = cells.row
     start, end = cells.stamp("start_time"), cells.stamp("end_time")
     usage = Cells(cells.path, cells.line, _object(row.get("usage_details")))
@@ -61,6 +97,7 @@ def _call(cells: Cells) -> LoggedCall:
         status="error" if row.get("level") == "ERROR" else "ok",
         ttft_s=cells.number("time_to_first_token", least=0),
         e2el_s=latency,
+        extra=scores.extra(row),
         **body_fields(body | ({"tools": tools} if isinstance(tools, list) and tools else {})),
     )
     session = row.get("session_id") or row.get("trace_id")

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from workloads.columns import conform
+from workloads.importers.source_file import open_source, text_lines
+from workloads.request import json_text
 
 _BLOCK_BYTES = 4 << 20
 
@@ -25,12 +27,12 @@ class NotPlainError(Exception):
 
 
 def azure_tables(path: Path) -> Iterator[pa.Table]:
-    """`TIMESTAMP,ContextTokens,GeneratedTokens`: in order of time, nothing failed, no images.
+    """`TIMESTAMP,ContextTokens,GeneratedTokens`: nothing failed, no images.
 
     Raises:
         NotPlainError: anything else.
     """
-    stamp = _first_row(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"))["TIMESTAMP"]
+    stamp = _first_row(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), without=("NumImages",))["TIMESTAMP"]
     zoned = stamp.endswith(("Z", "+00:00"))
     kinds = {
         "TIMESTAMP": pa.timestamp("ns", "UTC" if zoned else None),
@@ -43,44 +45,84 @@ def azure_tables(path: Path) -> Iterator[pa.Table]:
         ticks = np.asarray(batch.column("TIMESTAMP").cast(pa.int64()).to_numpy(), np.int64) // 100  # of 0.1 µs
         zero = int(ticks[0]) if zero is None else zero
         arrivals = (ticks - zero) / 10**7
-        yield _table(number, arrivals, batch.column("ContextTokens"), batch.column("GeneratedTokens"), tenant)
+        columns = length_columns(number, arrivals, batch.column("ContextTokens"), batch.column("GeneratedTokens"))
+        if tenant is not None:
+            columns["tenant"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(batch), np.int32)), [tenant])
+        yield conform(pa.table(columns), where="trace")
 
 
 def vidur_tables(path: Path) -> Iterator[pa.Table]:
-    """`arrived_at,num_prefill_tokens,num_decode_tokens`, in order of time.
+    """`arrived_at,num_prefill_tokens,num_decode_tokens`.
 
     Raises:
         NotPlainError: anything else.
     """
     _first_row(path, ("arrived_at", "num_prefill_tokens", "num_decode_tokens"))
     kinds = {"arrived_at": pa.float64(), "num_prefill_tokens": pa.int32(), "num_decode_tokens": pa.int32()}
-    zero: float | None = None
     for number, batch in _numbered(_batches(path, kinds)):
-        stamps = np.asarray(batch.column("arrived_at").to_numpy(), np.float64)
-        if not (np.isfinite(stamps) & (stamps >= 0)).all():
-            raise NotPlainError
-        zero = float(stamps[0]) if zero is None else zero
-        arrivals = stamps - zero
-        yield _table(number, arrivals, batch.column("num_prefill_tokens"), batch.column("num_decode_tokens"), None)
+        stamps = _times(batch.column("arrived_at"))
+        columns = length_columns(number, stamps, batch.column("num_prefill_tokens"), batch.column("num_decode_tokens"))
+        yield conform(pa.table(columns), where="trace")
 
 
-def _first_row(path: Path, needed: tuple[str, ...]) -> dict[str, str]:
+def burstgpt_tables(path: Path) -> Iterator[pa.Table]:
+    """`Timestamp,Model,Request tokens,Response tokens,...,Log Type`; no sessions, nothing failed without its prompt.
+
+    Raises:
+        NotPlainError: anything else.
+    """
+    needed = ("Timestamp", "Model", "Request tokens", "Response tokens", "Log Type")
+    _first_row(path, needed, without=("Session ID", "Elapsed time"))
+    word = pa.dictionary(pa.int32(), pa.string())
+    kinds = {
+        "Timestamp": pa.float64(),
+        "Model": word,
+        "Request tokens": pa.int32(),
+        "Response tokens": pa.int32(),
+        "Log Type": word,
+    }
+    for number, batch in _numbered(_batches(path, kinds)):
+        outputs = batch.column("Response tokens")
+        columns = length_columns(number, _times(batch.column("Timestamp")), batch.column("Request tokens"), outputs)
+        columns["model"] = batch.column("Model")
+        failed = pc.equal(outputs, 0).cast(pa.int32())
+        columns["status"] = pa.DictionaryArray.from_arrays(failed, ["ok", "error"])
+        columns["extra"] = _kinds(batch.column("Log Type"))
+        yield conform(pa.table(columns), where="trace")
+
+
+def _kinds(column: pa.DictionaryArray) -> pa.Array:
+    """Each row's log type as JSON."""
+    written = [json_text({"request_type": kind}) for kind in column.dictionary.to_pylist()]
+    return pa.array(written, pa.large_string()).take(column.indices)
+
+
+def _times(column: pa.Array) -> npt.NDArray[np.float64]:
+    stamps = np.asarray(column.to_numpy(), np.float64)
+    if not np.isfinite(stamps).all():
+        raise NotPlainError
+    return stamps
+
+
+def _first_row(path: Path, needed: tuple[str, ...], *, without: tuple[str, ...] = ()) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            row = next(csv.DictReader(file), None)
+        row = next(csv.DictReader(text_lines(path)), None)
     except (OSError, ValueError, csv.Error):
         raise NotPlainError from None
-    if row is None or any(not row.get(name) for name in needed) or row.get("NumImages") is not None:
+    if row is None or any(not row.get(name) for name in needed) or any(name in row for name in without):
         raise NotPlainError
     return row
 
 
 def _batches(path: Path, kinds: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-    convert = pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds))
+    convert = pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), strings_can_be_null=True)
     try:
-        with pa_csv.open_csv(
-            path, read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=convert
-        ) as reader:
+        with (
+            open_source(path) as file,
+            pa_csv.open_csv(
+                file, read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=convert
+            ) as reader,
+        ):
             for batch in reader:
                 if any(column.null_count for column in batch.columns):
                     raise NotPlainError
@@ -98,17 +140,22 @@ def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Recor
         number += len(batch)
 
 
-def _table(
-    number: int, arrivals: npt.NDArray[np.float64], inputs: pa.Array, outputs: pa.Array, tenant: str | None
-) -> pa.Table:
-    if arrivals[0] < 0 or (np.diff(arrivals) < 0).any() or pc.min(inputs).as_py() < 1 or pc.min(outputs).as_py() < 0:
+def length_columns(
+    number: int, arrivals: npt.NDArray[np.float64], inputs: pa.Array, outputs: pa.Array
+) -> dict[str, pa.Array]:
+    """The columns that all these traces have; requests are named by their row.
+
+    Args:
+        number: of the first row.
+
+    Raises:
+        NotPlainError: a length is missing, negative, or zero where that would be no request.
+    """
+    if inputs.null_count or outputs.null_count or pc.min(inputs).as_py() < 1 or pc.min(outputs).as_py() < 0:
         raise NotPlainError
-    columns = {
+    return {
         "request_id": pa.array(np.arange(number, number + len(arrivals))).cast(pa.string()),
         "arrival_s": pa.array(arrivals),
         "input_tokens": inputs,
         "output_tokens": outputs,
     }
-    if tenant is not None:
-        columns["tenant"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(arrivals), np.int32)), [tenant])
-    return conform(pa.table(columns), where="trace")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workloads.importers.cells import Cells
 from workloads.importers.hashed_rows import first_rows, hashes_fit, is_lengths, time_step
-from workloads.importers.importer import Imported, source_of
+from workloads.importers.importer import Imported, license_beside, source_of
 from workloads.importers.json_lines import json_lines
 from workloads.metadata import PrefixHashing, WorkloadMetadata
 from workloads.request import Request, json_text
@@ -37,7 +37,7 @@ class MooncakeImporter:
         step = time_step(first_rows(path), 0.001)
         metadata = WorkloadMetadata(
             name=path.stem,
-            source=source_of(path, self.name, license="Apache-2.0", citation=_CITATION),
+            source=source_of(path, self.name, license=license_beside(path.parent), citation=_CITATION),
             time_resolution_s=step,
             prefix=PrefixHashing(block_size=BLOCK_TOKENS, scope="global", tail_hashed=True),
         )

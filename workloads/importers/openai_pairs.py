@@ -5,19 +5,18 @@ Does not know how bodies are laid out (`openai_shapes.py`) or turns linked (`con
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from workloads.errors import WorkloadError, line_place
+from workloads.importers.cells import Cells, iso_time
 from workloads.importers.conversation_links import LoggedTurn, parents_by_containment, parents_by_order, roots
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.json_lines import first_object, json_lines
 from workloads.importers.openai_shapes import Message, Reply, body_fields, parse_reply, sent_messages
+from workloads.importers.otel_spans import hashed
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -36,7 +35,7 @@ class OpenAIPairsImporter:
         return first is not None and isinstance(first.get("request"), dict) and "response" in first
 
     def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
-        pairs = _in_order([_pair(path, line, value) for line, value in json_lines(path)])
+        pairs = _in_order([_pair(Cells(path, line, value)) for line, value in json_lines(path)])
         log = _PairLog(pairs, tokenizer)
         metadata = WorkloadMetadata(
             name=path.stem,
@@ -64,52 +63,25 @@ class _Pair:
     has_headers: bool
 
 
-def _pair(path: Path, line: int, value: Mapping[str, Any]) -> _Pair:
-    request, response = value.get("request"), value.get("response")
+def _pair(cells: Cells) -> _Pair:
+    request, response = cells.row.get("request"), cells.row.get("response")
     if not isinstance(request, dict):
-        fix = 'Give every line {"request": {...}, "response": {...}}'
-        raise WorkloadError("no request object", place=line_place(path, line, "request"), fix=fix)
+        raise cells.misfit("request", 'Give every line {"request": {...}, "response": {...}}')
     if response is not None and not isinstance(response, dict):
-        fix = "Give the response body as an object, or null"
-        raise WorkloadError("response is not an object", place=line_place(path, line, "response"), fix=fix)
+        raise cells.misfit("response", "Give the response body as an object, or null")
     created = (response or {}).get("created", (response or {}).get("created_at"))
+    latency, first = cells.number("latency_ms", least=0), cells.number("ttft_ms", least=0)
     return _Pair(
-        line=line,
+        line=cells.line,
         request=request,
         response=response,
         reply=parse_reply(response),
-        stamp_s=_stamp(path, line, value.get("ts")),
+        stamp_s=cells.stamp("ts"),
         created_s=float(created) if isinstance(created, int | float) else None,
-        e2el_s=_milliseconds(path, line, value, "latency_ms"),
-        ttft_s=_milliseconds(path, line, value, "ttft_ms"),
-        has_headers="headers" in value,
+        e2el_s=None if latency is None else latency / 1000,
+        ttft_s=None if first is None else first / 1000,
+        has_headers="headers" in cells.row,
     )
-
-
-def _stamp(path: Path, line: int, stamp: object) -> float | None:
-    """Seconds since 1970: a number of seconds (or ms, µs, ns, told by its size) or an ISO 8601 text."""
-    if stamp is None:
-        return None
-    if isinstance(stamp, int | float) and not isinstance(stamp, bool):
-        unit = next((10**k for limit, k in ((1e17, 9), (1e14, 6), (1e11, 3)) if abs(stamp) >= limit), 1)
-        return stamp / unit
-    try:
-        moment = datetime.fromisoformat(str(stamp))
-    except ValueError:
-        fix = "Give seconds since 1970 or an ISO 8601 time"
-        raise WorkloadError(f"ts is {stamp!r:.40}", place=line_place(path, line, "ts"), fix=fix) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _milliseconds(path: Path, line: int, value: Mapping[str, Any], name: str) -> float | None:
-    given = value.get(name)
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, int | float) or given < 0:
-        raise WorkloadError(
-            f"{name} is {given!r:.40}", place=line_place(path, line, name), fix="Give milliseconds >= 0"
-        )
-    return given / 1000
 
 
 def _in_order(pairs: list[_Pair]) -> list[_Pair]:
@@ -146,8 +118,7 @@ class _PairLog:
 
     @property
     def start_time(self) -> str | None:
-        first = self._times[0] if self._has_clock else None
-        return None if first is None else datetime.fromtimestamp(first, UTC).isoformat()
+        return iso_time(self._times[0] if self._has_clock else None)
 
     def _self_contained(self) -> list[list[Message] | None]:
         """Each request's messages; those that name a previous response get that conversation put in front."""
@@ -168,7 +139,7 @@ class _PairLog:
 
     def _link(self) -> None:
         named = [_session(pair.request) for pair in self._pairs]
-        users = [_hashed(pair.request.get("user")) for pair in self._pairs]
+        users = [hashed(pair.request.get("user")) for pair in self._pairs]
         turns = [self._turn(i, named[i] or users[i]) for i in range(len(self._pairs))]
         linked = parents_by_containment(turns)
         linked = [p if p is not None else c for p, c in zip(self._previous, linked, strict=True)]
@@ -218,7 +189,7 @@ class _PairLog:
             turn=self._turns[index],
             parent_ids=() if parent is None else (self._ids[parent],),
             think_s=self._think(index),
-            tenant=_hashed(pair.request.get("user")),
+            tenant=hashed(pair.request.get("user")),
             slo_class=(pair.response or {}).get("service_tier") or pair.request.get("service_tier"),
             input_tokens=usage.input_tokens or self._count_input(messages, prompt, pair.request),
             output_tokens=self._output_tokens(pair),
@@ -289,11 +260,6 @@ def _session(body: Mapping[str, Any]) -> str | None:
     if not isinstance(metadata, dict):
         return None
     return next((str(metadata[key]) for key in _SESSION_KEYS if metadata.get(key)), None)
-
-
-def _hashed(user: object) -> str | None:
-    """Users are private: twelve hex digits stand for them."""
-    return hashlib.sha256(str(user).encode()).hexdigest()[:12] if user else None
 
 
 def _extra(pair: _Pair) -> str | None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.json_array import array_items
 from workloads.importers.json_lines import json_lines
+from workloads.importers.source_file import MAX_LINE_BYTES, byte_lines, head_bytes, text_lines, whole_document
 from workloads.parquet import open_parquet
 
 Row = dict[str, Any]
@@ -28,19 +30,21 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     Raises:
         WorkloadError: not one of the four, truncated, not UTF-8, or a row that is not an object.
     """
-    head = _head(path, 4096)
+    head = head_bytes(path, 4096)
     if head.startswith(b"PAR1"):
         return _parquet_rows(path)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if start == b"[" or (start == b"{" and not _is_json_lines(path)):
+    if start == b"[":
         return _json_rows(path)
+    if start == b"{" and not _is_json_lines(path):
+        return _json_object(path)
     return json_lines(path) if start == b"{" else _csv_rows(path)
 
 
 def first_row(path: Path) -> Row | None:
     """The first row, or None when there is none that can be read; reads at most some megabytes."""
     try:
-        head = _head(path, _LOOKED_AT_BYTES)
+        head = head_bytes(path, _LOOKED_AT_BYTES)
         if head.startswith(b"PAR1"):
             return next(_parquet_rows(path), (0, None))[1]
         text = head.decode("utf-8-sig", errors="strict" if len(head) < _LOOKED_AT_BYTES else "ignore").lstrip()
@@ -48,18 +52,12 @@ def first_row(path: Path) -> Row | None:
             value, _ = json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip() if text[0] == "[" else text)
             return value if isinstance(value, dict) else None
         return next(_csv_rows(path), (0, None))[1]
-    except (OSError, ValueError, csv.Error):
+    except (OSError, ValueError, csv.Error, RecursionError):
         return None
 
 
-def _head(path: Path, num_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(num_bytes)
-
-
 def _is_json_lines(path: Path) -> bool:
-    with path.open("rb") as file:
-        line = next((line for line in file if line.strip()), b"")
+    line = next((line for _, line in byte_lines(path) if line.strip()), b"")
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -67,26 +65,30 @@ def _is_json_lines(path: Path) -> bool:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        line = getattr(error, "lineno", 1)
-        raise WorkloadError(f"not JSON: {error}", place=line_place(path, line), fix=_FIX) from None
-    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+    for number, row in array_items(path):
         if not isinstance(row, dict):
             raise WorkloadError("not a JSON object", place=line_place(path, number), fix=_FIX)
         yield number, row
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(1 << 28)
+def _json_object(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield reader.line_num, {name: cell for name, cell in row.items() if name is not None and cell != ""}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise WorkloadError(f"not CSV in UTF-8: {error}", place=line_place(path, 1), fix=_FIX) from None
+        value = json.loads(whole_document(path))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise WorkloadError(f"not JSON: {error}", place=line_place(path, line), fix=_FIX) from None
+    assert isinstance(value, dict)  # it begins with a brace
+    yield 1, value
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    reader = csv.DictReader(text_lines(path))
+    try:
+        for row in reader:
+            yield reader.line_num, {name: cell for name, cell in row.items() if name is not None and cell != ""}
+    except csv.Error as error:
+        raise WorkloadError(f"not CSV: {error}", place=line_place(path, reader.line_num), fix=_FIX) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:

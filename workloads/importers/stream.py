@@ -1,60 +1,158 @@
-"""Imports a trace of times and lengths straight into a workload file: memory is bounded by a block of rows.
+"""Imports a trace whose rows do not depend on each other straight into a file: memory is bounded by a block of rows.
 
-Does not know formats that have more: those are read whole (`import_workload`).
+Does not know traces with sessions, or out of order: those are read whole (`import_workload`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from workloads.importers.importer import Importer
-from workloads.importers.length_tables import NotPlainError, azure_tables, vidur_tables
+from workloads.capabilities import derive_capabilities, derive_content
+from workloads.columns import table_from_requests
+from workloads.importers.clock import clock_notes
+from workloads.importers.hashed_tables import mooncake_tables, timed_trace_tables
+from workloads.importers.importer import Imported, Importer
+from workloads.importers.length_tables import NotPlainError, azure_tables, burstgpt_tables, vidur_tables
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import write_tables_atomically
+from workloads.request import Request
+from workloads.tokenizer import TokenCounter
+from workloads.validation import validate_rows
 
-LENGTH_TABLES: Mapping[str, Callable[[Path], Iterator[pa.Table]]] = {"azure": azure_tables, "vidur": vidur_tables}
+Tables = Callable[[Path], Iterator[pa.Table]]
+
+PLAIN_TABLES: Mapping[str, Tables] = {
+    "azure": azure_tables,
+    "burstgpt": burstgpt_tables,
+    "mooncake": mooncake_tables,
+    "vidur": vidur_tables,
+    "vllm-timed-trace": timed_trace_tables,
+}
+# Their requests are named by row or line, so that ids need not be compared.
+NUMBERED_ROWS = (*PLAIN_TABLES, "aiperf", "guidellm", "vllm-custom")
+_BATCH_ROWS = 8192
 
 
-def import_lengths(
+def import_streamed(
     path: Path,
     output: Path,
     importer: Importer,
     *,
+    tokenizer: TokenCounter | None = None,
     update: Mapping[str, object],
     saw: Callable[[int], None] = lambda _: None,
+    restart: Callable[[], None] = lambda: None,
 ) -> tuple[int, WorkloadMetadata] | None:
-    """Write `output`, or None, and nothing, where the trace has to be read row by row.
+    """Write `output`, or None, and nothing, where the trace has to be read whole.
 
     Args:
         update: fields of the metadata.
         saw: told the number of rows each time some are written.
+        restart: told when rows are counted from 0 again.
 
     Returns:
         The number of requests and the metadata as written.
 
     Raises:
-        WorkloadError: the folder cannot be written.
+        WorkloadError: a row that is not of the format, or the folder cannot be written.
     """
-    if importer.name not in LENGTH_TABLES:
-        return None
-    known = {"content": "lengths", "capabilities": ("open_loop",)}
-    num_rows = 0
+    if importer.name in PLAIN_TABLES:
+        imported = importer.read(path)
+        tables = PLAIN_TABLES[importer.name](path)
+        if found := _Stream(path, imported, update).write(output, tables, saw):
+            return found
+        restart()
+    if importer.name in NUMBERED_ROWS:
+        imported = importer.read(path, tokenizer=tokenizer)
+        if found := _Stream(path, imported, update).write(output, _batches(imported.requests), saw):
+            return found
+        restart()
+    return None
 
-    def tables() -> Iterator[pa.Table]:
-        nonlocal num_rows
-        for table in LENGTH_TABLES[importer.name](path):
-            num_rows += len(table)
-            yield table
-            saw(len(table))
-        if not num_rows:
+
+def _batches(requests: Iterator[Request]) -> Iterator[pa.Table]:
+    """Requests as tables.
+
+    Raises:
+        NotPlainError: some depend on each other.
+    """
+    batch: list[Request] = []
+    for request in requests:
+        if request.session_id is not None or request.parent_ids:
+            raise NotPlainError
+        batch.append(request)
+        if len(batch) == _BATCH_ROWS:
+            yield table_from_requests(batch)
+            batch = []
+    if batch:
+        yield table_from_requests(batch)
+
+
+@dataclass
+class _Stream:
+    """One file being written: rows checked by themselves, arrivals counted from the first, in order."""
+
+    path: Path
+    imported: Imported
+    update: Mapping[str, object]
+    num_rows: int = 0
+    zero: float | None = None
+    parts: list[npt.NDArray[np.float64]] = field(default_factory=list)  # arrivals
+    contents: set[str] = field(default_factory=set)
+    capabilities: list[set[str]] = field(default_factory=list)
+
+    def write(
+        self, output: Path, tables: Iterator[pa.Table], saw: Callable[[int], None]
+    ) -> tuple[int, WorkloadMetadata] | None:
+        try:
+            write_tables_atomically(output, self._checked(tables, saw), self._metadata)
+        except NotPlainError:
+            return None
+        return self.num_rows, self._metadata()
+
+    def _checked(self, tables: Iterator[pa.Table], saw: Callable[[int], None]) -> Iterator[pa.Table]:
+        for table in tables:
+            moved = self._from_zero(table)
+            validate_rows(moved, self.imported.metadata, where=str(self.path), first_row=self.num_rows)
+            self.contents.add(derive_content(moved))
+            self.capabilities.append(set(derive_capabilities(moved)))
+            self.num_rows += len(moved)
+            yield moved
+            saw(len(moved))
+        if not self.num_rows or len(self.contents) > 1:
             raise NotPlainError
 
-    try:
-        metadata = importer.read(path).metadata.model_copy(update={**known, **update})
-        write_tables_atomically(output, tables(), metadata)
-    except NotPlainError:
-        return None
-    return num_rows, metadata
+    def _from_zero(self, table: pa.Table) -> pa.Table:
+        """Arrivals from the first one; all have one, in order, or none has."""
+        column = table.column("arrival_s")
+        if column.null_count == len(column) and self.zero is None:
+            return table
+        times = np.asarray(column.to_numpy(), np.float64)
+        last = self.parts[-1][-1] if self.parts else -np.inf
+        if column.null_count or (self.zero is None and self.num_rows) or times[0] < last or (np.diff(times) < 0).any():
+            raise NotPlainError
+        self.zero = float(times[0]) if self.zero is None else self.zero
+        self.parts.append(times)
+        if not self.zero:
+            return table
+        place = table.schema.get_field_index("arrival_s")
+        return table.set_column(place, table.schema.field(place), pc.subtract(column, self.zero))
+
+    def _metadata(self) -> WorkloadMetadata:
+        found = self.imported.metadata
+        notes = clock_notes(np.concatenate(self.parts), str(self.path)) if self.parts else []
+        # every batch can drive what the whole can; quality needs only some answers
+        every, some = set.intersection(*self.capabilities), set.union(*self.capabilities)
+        able = tuple(
+            c for c in ("open_loop", "closed_loop", "prefix", "quality") if c in every or c in some & {"quality"}
+        )
+        losses = (*found.losses, *self.imported.losses, *notes)
+        known = {"content": self.contents.copy().pop(), "capabilities": able, "losses": losses}
+        return found.model_copy(update={**known, **self.update})

@@ -1,5 +1,6 @@
 """Bad input: one clear line on stderr, exit code 2, nothing half-written."""
 
+import gzip
 import socket
 import sys
 from collections.abc import Callable
@@ -204,3 +205,25 @@ class Quiet:
     def advance(self, by: int = 1) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (gzip.compress(b'{"timestamp":0,"input_length":3,"output_length":2}\n' * 99)[:-9], "truncated gzip"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n".encode("utf-16"), "UTF-16"),
+        (b"\x7fELF" + bytes(99), "is binary"),
+        (b"PAR1" + bytes(99), "not parquet"),
+        (b'{"timestamp":NaN,"input_length":3,"output_length":2}\n' * 2, "line 1, column timestamp"),
+        (b'{"timestamp":0,"input_length":3,"output_length":2}\n{"timestamp":NaN}\n', "of no known format"),
+        (b"TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no requests"),
+        (b"arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3\nnan,2,3\n", "line 3, column arrived_at"),
+        (b"arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3\n2,2", "line 3, column num_decode_tokens"),
+    ],
+)
+def test_an_import_that_fails_leaves_nothing(fails: Fail, tmp_path: Path, content: bytes, told: str) -> None:
+    source = tmp_path / "trace.log"
+    source.write_bytes(content)
+    assert told in fails("import", source, tmp_path / "out.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.log"]

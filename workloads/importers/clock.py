@@ -1,0 +1,80 @@
+"""What a trace's times say of themselves: whether they go backwards, and whether two units were mixed.
+
+Does not know formats: it is given the arrivals as the importer read them, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.errors import WorkloadError, row_place
+
+Floats = npt.NDArray[np.float64]
+
+_RATIO = (300.0, 3000.0)  # about the thousand between seconds and milliseconds
+_LOOKED_AT = 10_000  # times of a clock that goes back
+_DATE_S = 1e9  # numbers as large as this are times since 1970
+
+
+def clock_notes(arrivals: Floats, where: str) -> list[str]:
+    """What is odd about the clock, in words; rows are put in order of time by whoever writes the workload.
+
+    Args:
+        arrivals: seconds, NaN where not recorded.
+
+    Raises:
+        WorkloadError: seconds and milliseconds in one column, beyond doubt.
+    """
+    rows = np.flatnonzero(np.isfinite(arrivals))
+    times = arrivals[rows]
+    if len(times) < 2:
+        return []
+    if (row := _mixed_in_order(times)) is not None or (row := _mixed_dates(times)) is not None:
+        place = row_place(where, int(rows[row]), "arrival_s")
+        what = f"times of two units are mixed: {times[row - 1]:g} and {times[row]:g} follow each other"
+        raise WorkloadError(what, place=place, fix="Bring all times to one unit")
+    notes = []
+    steps = np.diff(times)
+    if num_back := int((steps < 0).sum()):
+        worst = float(-steps.min())
+        notes.append(f"the clock goes back {num_back} times, at most {worst:.6g} s: rows were put in order of time")
+    elif (row := _jump(times)) is not None:
+        jump = f"from {times[row - 1]:.6g} to {times[row]:.6g} s at row {rows[row]}"
+        notes.append(f"the clock jumps {jump}, most of the recording: were seconds and milliseconds mixed?")
+    return notes
+
+
+def _mixed_in_order(times: Floats) -> int | None:
+    """The first row in milliseconds, where the times fall, and would not if those about a thousandfold were divided."""
+    if not (times[1:] < times[:-1]).any():
+        return None
+    first: int | None = None
+    now = float(times[0])
+    for row, time in enumerate(times[1:_LOOKED_AT].tolist(), start=1):
+        is_milli = now >= 1 and _RATIO[0] * now <= time <= _RATIO[1] * now and time / 1000 > now
+        first = row if is_milli and first is None else first
+        if (time := time / 1000 if is_milli else time) < now:
+            return None
+        now = time
+    return first
+
+
+def _mixed_dates(times: Floats) -> int | None:
+    """The first row of the other unit among times since 1970, whose size tells their unit."""
+    if times.max() < _DATE_S:
+        return None
+    is_small = times < times.max() / _RATIO[0]
+    small = times[is_small]
+    if not len(small) or small.min() < times.max() / _RATIO[1]:
+        return None  # none, or a stray zero rather than another unit
+    return max(1, int(np.argmax(is_small != is_small[0])))
+
+
+def _jump(times: Floats) -> int | None:
+    """The row after one gap that is nearly the whole recording and a thousandfold growth."""
+    steps = np.diff(times)
+    place = int(np.argmax(steps))
+    low, high = float(times[place]), float(times[place + 1])
+    ratio = high / low if low > 10 else 0.0
+    return place + 1 if _RATIO[0] <= ratio <= _RATIO[1] and steps[place] >= 0.5 * np.ptp(times) and place > 0 else None
