@@ -58,6 +58,7 @@ class Wishes:
     name: str | None
     resume: bool
     no_verify: bool
+    no_early_stop: bool = False
 
 
 class Traffic(NamedTuple):
@@ -101,6 +102,7 @@ def make_job(wishes: Wishes) -> Job:
         strategy=wishes.strategy,
         resume=wishes.resume,
         verify=not wishes.no_verify,
+        early_stop=not wishes.no_early_stop,
     )
 
 

@@ -34,19 +34,3 @@ class StopRule(Protocol):
             in_flight: every request that was sent and has not ended.
         """
         ...
-
-
-class FirstToStop:
-    """Several rules; the first that stops decides."""
-
-    def __init__(self, rules: Sequence[StopRule]) -> None:
-        self._rules = tuple(rules)
-        self.stopped_by: StopRule | None = None
-
-    def look(self, now_s: float, ended: Sequence[RequestRecord], in_flight: Sequence[InFlight]) -> str | None:
-        for rule in self._rules:
-            reason = rule.look(now_s, ended, in_flight)
-            if reason is not None:
-                self.stopped_by = rule
-                return reason
-        return None

@@ -6,9 +6,9 @@ from queue_cases import play, poisson, replayed
 
 from workloads.records import RequestRecord
 from workloads.stopping.dominated import Dominated, Rival
+from workloads.stopping.first_to_stop import FirstToStop
 from workloads.stopping.limit import PercentileLimit
 from workloads.stopping.settled import Settled
-from workloads.stopping.stop_rule import FirstToStop
 from workloads.stopping.violated import Violated
 
 NUM = 1000
@@ -88,4 +88,4 @@ def test_the_first_rule_to_stop_decides() -> None:
     reason = play(both, traffic(1.0))
     assert reason is not None
     assert reason.startswith("quick is violated")
-    assert both.stopped_by is quick
+    assert both.exceeded == quick.exceeded == (limit(0.1),)
