@@ -4,7 +4,8 @@ Made-up machines serve 3,000 requests in the simulator, each with configs drawn 
 configs come one after the other, and each is kept, rejected for an SLO, or found to be dominated (quality, p95 E2EL,
 cost) by one that was kept before. The full trace says which; the stop rules say it earlier, on the same records, or
 replay to the end. Counted are the requests that were *sent* by then. `hardest first` begins the trace where its
-arrivals pile up most, and is compared with the decision on the trace as it was recorded. `independent` is P9's second half:
+arrivals pile up most, and is compared with the decision on the trace as it was recorded. A rejection is the same when
+its reason is true of the full trace (what violates an SLO is often dominated too). `independent` is P9's second half:
 requests without a queue, 1% of which may be above a limit.
 
 Prints figures; gates nothing.
@@ -201,10 +202,11 @@ def hardest_first(traffic: Traffic) -> Traffic:
     )
 
 
-def decide_fully(run: Run, limits: dict[str, PercentileLimit], rival: PercentileLimit | None) -> str:
-    if any(run.percentile(limit) > limit.limit_s for limit in limits.values()):
-        return "violated"
-    return "dominated" if rival is not None and run.percentile(rival) > rival.limit_s else "kept"
+def decide_fully(run: Run, limits: dict[str, PercentileLimit], rival: PercentileLimit | None) -> tuple[str, ...]:
+    """What is true of a full trace."""
+    found = ["violated"] if any(run.percentile(limit) > limit.limit_s for limit in limits.values()) else []
+    found += ["dominated"] if rival is not None and run.percentile(rival) > rival.limit_s else []
+    return tuple(found) or ("kept",)
 
 
 def decide_early(
@@ -242,7 +244,7 @@ def looks(records: Sequence[RequestRecord]) -> Iterator[tuple[int, float, list[R
 
 class Verdict(NamedTuple):
     case: str
-    full: str
+    full: tuple[str, ...]
     early: str | None
     num_sent: int
     num_requests: int
@@ -266,14 +268,14 @@ def study(case: Case, seed: int, num_configs: int, num_requests: int, *, rotate:
     for number in range(1, len(configs)):
         run = recorded[number]
         able = [i for i in front if recorded[i].loss <= run.loss and recorded[i].cost <= run.cost]
-        able = [i for i in able if decide_fully(recorded[i], limits, None) == "kept"]
+        able = [i for i in able if decide_fully(recorded[i], limits, None) == ("kept",)]
         best = min(able, key=lambda i: recorded[i].percentile(_limit("e2el", 95, 1.0)), default=None)
         full = decide_fully(run, limits, None if best is None else _behind(recorded[best]))
         rival = None if best is None else _behind(shown[best])
         known = _known(limits, rival, [shown[0]] if best is None else [shown[0], shown[best]])
         early, num_sent = decide_early(shown[number], limits, rival, known)
         found.append(Verdict(name, full, early, num_sent, num_requests))
-        if full == "kept":
+        if full == ("kept",):
             front.append(number)
     return found
 
@@ -322,7 +324,7 @@ class Row:
 
 
 def row_of(case: str, decision: str, verdicts: Sequence[Verdict]) -> Row:
-    num, right = len(verdicts), sum(v.early in (v.full, None) for v in verdicts)
+    num, right = len(verdicts), sum(v.early is None or v.early in v.full for v in verdicts)
     low = float(beta.ppf(0.025, right, num - right + 1)) if right else 0.0
     high = float(beta.ppf(0.975, right + 1, num - right)) if right < num else 1.0
     sent = np.array([v.num_sent for v in verdicts])
@@ -413,7 +415,7 @@ def main() -> None:
         mine = [v for v in verdicts if v.case == name]
         rows.append(row_of(name, "all", mine))
         for decision in ("violated", "dominated", "kept"):
-            if some := [v for v in mine if v.full == decision]:
+            if some := [v for v in mine if v.full[0] == decision]:
                 rows.append(row_of(name, decision, some))
     for rotated in (False, True):
         some = [v for v in verdicts if v.case.endswith("hardest first") is rotated]

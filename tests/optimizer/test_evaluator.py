@@ -172,16 +172,16 @@ def slow_at_15(config: EngineConfig) -> Behaviour:
 
 
 @pytest.mark.parametrize(
-    ("slos", "reason", "bound"),
+    ("objective", "slos", "reason", "bound"),
     [
-        ("e2el:p50<100ms; quality>=0.8", "e2el:p50<100ms is violated: ", "p50_e2el_ms"),
-        ("quality>=0.8", "dominated by trial 0: ", "p95_e2el_ms"),
+        ("output_throughput", "e2el:p50<100ms; quality>=0.8", "e2el:p50<100ms is violated: ", "p50_e2el_ms"),
+        ("latency", "quality>=0.8", "dominated by trial 0: ", "p95_e2el_ms"),
     ],
 )
 def test_a_candidate_that_is_rejected_beyond_doubt_is_stopped_and_not_measured(
-    make: MakeEvaluator, tmp_path: Path, slos: str, reason: str, bound: str
+    make: MakeEvaluator, tmp_path: Path, objective: str, slos: str, reason: str, bound: str
 ) -> None:
-    evaluator = make(FakeBackend(slow_at_15), slos=slos)
+    evaluator = make(FakeBackend(slow_at_15), slos=slos, objective=objective)
     default = evaluator.evaluate(0, DEFAULT, origin="default")
     assert default.state is TrialState.COMPLETE
     phases: list[str] = []

@@ -16,7 +16,7 @@ from workloads.errors import WorkloadError
 from workloads.prompts import PreparedRequest, PromptBuilder
 from workloads.records import RequestRecord
 from workloads.replay.client import StreamingClient
-from workloads.replay.dialect import learn_dialect, served_models
+from workloads.replay.dialect import PROBE_TIMEOUT_S, learn_dialect, served_models
 from workloads.replay.pacing import Concurrency, Mode, choose_mode, make_pacing
 from workloads.replay.result import ReplayResult, void_reason
 from workloads.replay.run import ReplayRun, RunLimits
@@ -122,7 +122,8 @@ class Replayer:
             seed=self.seed,
             served_models=models.names,
         )
-        losses = await learn_dialect(client, builder, requests[0]) if requests else []
+        patience_s = PROBE_TIMEOUT_S if self.stall_s is None else min(PROBE_TIMEOUT_S, self.stall_s)
+        losses = await learn_dialect(client, builder, requests[0], timeout_s=patience_s) if requests else []
         return builder, losses
 
     async def _warm_up(self, client: StreamingClient, builder: PromptBuilder) -> list[str]:
