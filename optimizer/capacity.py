@@ -36,6 +36,7 @@ def probe_capacity(
     max_num_seqs: int,
     probe_s: float,
     slos: tuple[Slo, ...] = (),
+    saturation: Estimate | None = None,
     report: Report = silent,
 ) -> Capacity:
     """Saturation without latency SLOs; with them the highest speed of the window at which they hold.
@@ -45,13 +46,13 @@ def probe_capacity(
 
     Args:
         measured: the window at its recorded speed, which tells the side to search on.
+        saturation: where `probe_saturation` was asked before.
 
     Raises:
         EngineError: the engine died or hung.
     """
-    report("probing saturation")
-    client.server.reset_prefix_cache()
-    saturation = saturate(client, window.probe, concurrency=min(max_num_seqs, MAX_CONCURRENCY), probe_s=probe_s)
+    if saturation is None:
+        saturation = probe_saturation(client, window, max_num_seqs=max_num_seqs, probe_s=probe_s, report=report)
     limits = latency_slos(slos)
     if not limits:
         return Capacity(tokens_per_second=saturation, basis="saturation")
@@ -65,6 +66,19 @@ def probe_capacity(
         note = "the latency SLOs held at no rate that was tried: priced at saturation"
         return Capacity(tokens_per_second=saturation, basis="saturation", notes=(note,))
     return Capacity(tokens_per_second=_at_speed(bracket.held, bracket.broken, window), basis="slo bisection")
+
+
+def probe_saturation(
+    client: Client, window: TrialWindow, *, max_num_seqs: int, probe_s: float, report: Report = silent
+) -> Estimate:
+    """Input plus output tokens per second that a server gives when it never waits for work.
+
+    Raises:
+        EngineError: the engine died or hung.
+    """
+    report("probing saturation")
+    client.server.reset_prefix_cache()
+    return saturate(client, window.probe, concurrency=min(max_num_seqs, MAX_CONCURRENCY), probe_s=probe_s)
 
 
 def _at_speed(held: float, broken: float, window: TrialWindow) -> Estimate:

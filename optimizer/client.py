@@ -14,6 +14,7 @@ from workloads.records import RequestRecord
 from workloads.replay.pacing import Mode
 from workloads.replay.replayer import Replayer
 from workloads.replay.result import ReplayResult
+from workloads.stopping.stop_rule import StopRule
 from workloads.workload import Workload
 
 HANG_S = 30.0
@@ -43,6 +44,7 @@ class Client:
         speedup: float = 1.0,
         limit_s: float | None = None,
         on_record: Callable[[RequestRecord], None] | None = None,
+        stop_rule: StopRule | None = None,
     ) -> ReplayResult:
         """Replay with pinned lengths (see `Replayer`).
 
@@ -60,6 +62,7 @@ class Client:
             api_key=self.server.api_key,
             vocab_size=self.vocab_size,
             on_record=on_record,
+            stop_rule=stop_rule,
         )
         with self.placement.client_pinned():
             result = replayer.replay(workload)

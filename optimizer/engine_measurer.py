@@ -10,9 +10,10 @@ from pathlib import Path
 
 from engine.backend import Backend, Refusal, Server
 from engine.config import EngineConfig
-from optimizer.capacity import probe_capacity
+from optimizer.capacity import Capacity, probe_capacity, probe_saturation
 from optimizer.client import HANG_S, Client, Report, silent
 from optimizer.cost import RecordedLoad, price
+from optimizer.early_stop import EarlyStop, bounds_of
 from optimizer.fidelity import Fidelity, TrialWindow
 from optimizer.findings import Findings
 from optimizer.measurement import Measurement, measure
@@ -24,6 +25,8 @@ from optimizer.results import Cost, Provenance, QualityScore
 from optimizer.slo import Slo
 from optimizer.trial_folder import TrialFolder
 from search_spaces.skus import Sku, find_sku
+from workloads.estimate import Estimate
+from workloads.stopping.first_to_stop import FirstToStop
 
 
 class EngineMeasurer:
@@ -45,11 +48,17 @@ class EngineMeasurer:
         skus: Mapping[str, Sku],
         placement: Placement,
         hang_s: float = HANG_S,
+        early_stop: bool = True,
     ) -> None:
         self._backend, self._study_dir, self._window, self._fidelity = backend, study_dir, window, fidelity
         self._load, self._quality, self._objective, self._slos = load, quality, objective, slos
         self._skus, self._placement, self._hang_s = skus, placement, hang_s
         self._server_notes: dict[str, None] = {}  # in order, each once
+        self._early_stop = None
+        if early_stop:
+            self._early_stop = EarlyStop(
+                study_dir=study_dir, objective=objective, slos=slos, num_requests=len(window.window)
+            )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,13 +87,28 @@ class EngineMeasurer:
             client = Client(
                 server=server, placement=self._placement, vocab_size=vocab_size(config), hang_s=self._hang_s
             )
+            saturation = self._saturation(client, config, report)
+            at_best = self._price(config, Capacity(tokens_per_second=saturation, basis="saturation"))
             measurement = measure(
-                client, self._window, slos=self._slos, wanted=self._objective.metric_names, report=report
+                client,
+                self._window,
+                slos=self._slos,
+                wanted=self._objective.metric_names,
+                make_rule=lambda: self._rule(config, at_best),
+                report=report,
             )
             folder.write_records(measurement.records)
             folder.write_steps(server.steps())
+            if measurement.stop_reason and not measurement.void_reason:
+                folder.write_notes(measurement.notes)
+                return Findings(
+                    metrics={},
+                    quality=self._known_quality(config),
+                    stop_reason=measurement.stop_reason,
+                    bounds=bounds_of(measurement.exceeded, at_best),
+                )
             quality = self._quality_of(server, config, report)
-            cost = self._cost(client, config, measurement, folder, report)
+            cost = self._cost(client, config, measurement, saturation, folder, report)
             self._server_notes |= dict.fromkeys(server.notes)
             return Findings(
                 metrics=measurement.flat,
@@ -94,11 +118,30 @@ class EngineMeasurer:
                 void_reason=measurement.void_reason,
             )
 
+    def _rule(self, config: EngineConfig, at_best: Cost) -> FirstToStop | None:
+        if self._early_stop is None:
+            return None
+        return self._early_stop.rule(config, quality=self._known_quality(config), cost=at_best)
+
+    def _known_quality(self, config: EngineConfig) -> QualityScore | None:
+        return None if self._quality is None else self._quality.known(config.quality_class())
+
+    def _saturation(self, client: Client, config: EngineConfig, report: Report) -> Estimate:
+        """Before the replay, so that what the config costs at best can help to end it early."""
+        probe_s = self._fidelity.probe_s
+        return probe_saturation(client, self._window, max_num_seqs=config.max_num_seqs, probe_s=probe_s, report=report)
+
     def _quality_of(self, server: Server, config: EngineConfig, report: Report) -> QualityScore | None:
         return None if self._quality is None else self._quality.score(server, config, report=report)
 
     def _cost(
-        self, client: Client, config: EngineConfig, measurement: Measurement, folder: TrialFolder, report: Report
+        self,
+        client: Client,
+        config: EngineConfig,
+        measurement: Measurement,
+        saturation: Estimate,
+        folder: TrialFolder,
+        report: Report,
     ) -> Cost:
         capacity = probe_capacity(
             client,
@@ -107,8 +150,12 @@ class EngineMeasurer:
             max_num_seqs=config.max_num_seqs,
             probe_s=self._fidelity.probe_s,
             slos=self._slos,
+            saturation=saturation,
             report=report,
         )
         folder.write_notes([*measurement.notes, *capacity.notes])
+        return self._price(config, capacity)
+
+    def _price(self, config: EngineConfig, capacity: Capacity) -> Cost:
         sku = find_sku(self._skus, config.hardware.sku)
         return price(capacity, self._load, sku=sku, sku_count=config.hardware.count)

@@ -62,7 +62,19 @@ class Evaluator:
         except EngineError as error:
             state = TrialState.REFUSED if error.kind is FailureKind.REFUSED else TrialState.FAILED
             return TrialResult(number=number, config=config, state=state, failure=error.kind, reason=str(error))
+        if findings.stop_reason:
+            return self._stopped(number, config, findings)
         return self._with_verdict(self._complete(number, config, findings))
+
+    def _stopped(self, number: int, config: EngineConfig, findings: Findings) -> TrialResult:
+        return TrialResult(
+            number=number,
+            config=config,
+            state=TrialState.STOPPED,
+            reason=findings.stop_reason,
+            quality=findings.quality,
+            bounds=dict(findings.bounds),
+        )
 
     def _complete(self, number: int, config: EngineConfig, findings: Findings) -> TrialResult:
         return TrialResult(

@@ -26,6 +26,8 @@ class Findings:
     quality: QualityScore | None = None
     cost: Cost | None = None
     void_reason: str = ""  # why the numbers mean nothing; empty when they do
+    stop_reason: str = ""  # why it was rejected before it was measured; then there are `bounds` and no metrics
+    bounds: Mapping[str, float] = field(default_factory=dict)  # see `TrialResult.bounds`
     basis: str = ""  # of a prediction: what it rests on
 
 

@@ -67,6 +67,11 @@ class Measure:
         """`read` from a trial's parts."""
         return self.read(trial.metrics, trial.estimates, trial.quality, trial.cost)
 
+    def at_least(self, trial: TrialResult) -> float | None:
+        """What a stopped trial would at least have measured, in seconds for latencies; None where nothing is known."""
+        bound = trial.bounds.get(self.field)
+        return bound / 1000 if bound is not None and self.is_latency else bound
+
     def _in_replay(self, metrics: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Estimate | float | None:
         names = (self.field, f"median_{self.name}_ms") if self.statistic == "p50" else (self.field,)
         for values in (estimates, metrics):

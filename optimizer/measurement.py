@@ -5,7 +5,7 @@ Does not launch, does not know objectives, and never retries a failed engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 
 from engine.backend import EngineStatistics
@@ -20,6 +20,8 @@ from workloads.replay.replayer import WARMUP_CONCURRENCY
 from workloads.replay.result import ReplayResult
 from workloads.slo import SloThresholds
 from workloads.statistic import statistic_named
+from workloads.stopping.first_to_stop import FirstToStop
+from workloads.stopping.limit import PercentileLimit
 
 ESTIMATED = (
     *(f"{statistic}_{latency}_ms" for latency in ("e2el", "ttft", "tpot") for statistic in ("p50", "p95")),
@@ -33,7 +35,10 @@ ESTIMATED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One replay; `void_reason` is empty unless the client was too late for its latencies to mean anything."""
+    """One replay; `void_reason` is empty unless the client was too late for its latencies to mean anything.
+
+    With a `stop_reason` it is a part of one, which measures nothing: `flat` and `estimates` are empty.
+    """
 
     records: tuple[RequestRecord, ...]
     metrics: ServingMetrics
@@ -42,6 +47,8 @@ class Measurement:
     statistics: EngineStatistics  # differences over the replay
     notes: tuple[str, ...] = ()
     void_reason: str = ""
+    stop_reason: str = ""  # why a stop rule ended it
+    exceeded: tuple[PercentileLimit, ...] = ()  # what the whole replay would have exceeded
 
 
 def measure(
@@ -50,22 +57,38 @@ def measure(
     *,
     slos: tuple[Slo, ...] = (),
     wanted: Iterable[str] = (),
+    make_rule: Callable[[], FirstToStop | None] = lambda: None,
     report: Report = silent,
 ) -> Measurement:
     """Warm up, reset the prefix cache, replay at the recorded arrivals with pinned lengths; retried once when void.
 
     Args:
         wanted: flat names of metrics to give with intervals besides the usual ones and those of `slos`.
+        make_rule: what may end a replay early, made anew for each.
 
     Raises:
         EngineError: the engine died, hung or answered nothing.
     """
     asked = (*wanted, *(slo.flat_name for slo in slos if slo.measure.source == "replay"))
-    measurement = _summary(*_replay(client, window, report), slos, asked, window.notes)
+    measurement = _measure_once(client, window, slos, asked, make_rule(), report)
     if measurement.void_reason:
         report("replaying again: the load generator was late")
-        measurement = _summary(*_replay(client, window, report), slos, asked, window.notes)
+        measurement = _measure_once(client, window, slos, asked, make_rule(), report)
     return measurement
+
+
+def _measure_once(
+    client: Client,
+    window: TrialWindow,
+    slos: tuple[Slo, ...],
+    asked: tuple[str, ...],
+    rule: FirstToStop | None,
+    report: Report,
+) -> Measurement:
+    result, statistics = _replay(client, window, rule, report)
+    if result.ended_by == "stop_rule" and rule is not None:
+        return _part(result, statistics, rule, window.notes)
+    return _summary(result, statistics, slos, asked, window.notes)
 
 
 def warm_up(client: Client, window: TrialWindow, report: Report = silent) -> None:
@@ -76,7 +99,9 @@ def warm_up(client: Client, window: TrialWindow, report: Report = silent) -> Non
     client.server.reset_prefix_cache()
 
 
-def _replay(client: Client, window: TrialWindow, report: Report) -> tuple[ReplayResult, EngineStatistics]:
+def _replay(
+    client: Client, window: TrialWindow, rule: FirstToStop | None, report: Report
+) -> tuple[ReplayResult, EngineStatistics]:
     num_ended, total = 0, len(window.window)
 
     def count(_: RequestRecord) -> None:
@@ -86,7 +111,7 @@ def _replay(client: Client, window: TrialWindow, report: Report) -> tuple[Replay
 
     warm_up(client, window, report)
     before = client.server.statistics()
-    result = client.send(window.window, on_record=count)
+    result = client.send(window.window, on_record=count, stop_rule=rule)
     return result, statistics_difference(client.server.statistics(), before)
 
 
@@ -107,6 +132,21 @@ def thresholds(slos: Iterable[Slo]) -> SloThresholds | None:
             name = f"{slo.metric}_s"
             bounds[name] = min(slo.limit, bounds.get(name, slo.limit))
     return SloThresholds(**bounds) if bounds else None
+
+
+def _part(result: ReplayResult, statistics: EngineStatistics, rule: FirstToStop, notes: tuple[str, ...]) -> Measurement:
+    """What a stopped replay tells: that limits are exceeded, and no numbers."""
+    return Measurement(
+        records=result.records,
+        metrics=summarize(result.records),
+        flat={},
+        estimates={},
+        statistics=statistics,
+        notes=(*notes, *result.notes),
+        void_reason=result.void_reason or "",
+        stop_reason=result.stop_reason or "",
+        exceeded=rule.exceeded,
+    )
 
 
 def _summary(

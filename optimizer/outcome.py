@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from optimizer.pareto import AXES, losses
 from optimizer.results import TrialResult, TrialState
-from optimizer.slo import Slo
+from optimizer.slo import Slo, violation
 
 RUNS = "runs"  # constraint of every study: the engine could run it
 _UNKNOWN_LOSSES = (1.0,) * len(AXES)  # told of a failure before anything was measured
@@ -29,15 +29,37 @@ class Outcome:
 
 
 def outcome(trial: TrialResult, slos: tuple[Slo, ...], told_before: Sequence[TrialResult]) -> Outcome:
-    """Measured: its losses and violations. Could not run: worst losses, everything violated. Void: nothing."""
+    """Measured: its losses and violations. Could not run: worst losses, everything violated. Void: nothing.
+
+    Stopped: what it is known to lose and to violate at least, the worst seen where nothing is known: a rank that it
+    cannot be better than, with a rival or a violated limit in front of it.
+    """
     found = losses(trial)
     if found is not None:
         by_text = {o.slo: o.violation for o in trial.slos}
         return Outcome(values=found, constraints={RUNS: 0.0} | {slo.text: by_text.get(slo.text, 0.0) for slo in slos})
+    if trial.state is TrialState.STOPPED:
+        return Outcome(values=_least_losses(trial, told_before), constraints={RUNS: 0.0} | _violations(trial, slos))
     violated = {RUNS: 1.0} | {slo.text: 1.0 for slo in slos}
     if trial.state is TrialState.COMPLETE:
         return Outcome(values=None, constraints=violated)
     return Outcome(values=_worst(told_before), constraints=violated)
+
+
+def _least_losses(trial: TrialResult, told_before: Sequence[TrialResult]) -> tuple[float, ...]:
+    quality, *others = _worst(told_before)
+    known = 1 - trial.quality.quality.value if trial.quality else quality
+    bounds = (axis.at_least(trial) for axis in AXES[1:])
+    return (known, *(worst if bound is None else bound for bound, worst in zip(bounds, others, strict=True)))
+
+
+def _violations(trial: TrialResult, slos: tuple[Slo, ...]) -> dict[str, float]:
+    """As far as bounds tell; 0 where they do not."""
+    found = {}
+    for slo in slos:
+        bound = slo.measure.at_least(trial) if slo.is_upper else None
+        found[slo.text] = 0.0 if bound is None else max(0.0, violation(slo, bound))
+    return found
 
 
 def _worst(trials: Sequence[TrialResult]) -> tuple[float, ...]:

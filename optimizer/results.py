@@ -23,6 +23,7 @@ class Provenance(StrEnum):
 class TrialState(StrEnum):
     COMPLETE = "complete"  # measured or predicted; may still violate constraints
     FAILED = "failed"  # launched and failed; see `failure`
+    STOPPED = "stopped"  # ended early: rejected beyond doubt, and not measured; see `TrialResult.bounds`
     REFUSED = "refused"  # `Backend.check` said no; never launched
 
 
@@ -93,7 +94,10 @@ class TrialResult(_Result):
     slos: tuple[SloOutcome, ...] = ()
     objective: float | None = None  # minimised; see `StudyResult.objective`
     failure: FailureKind | None = None
-    reason: str = ""  # of a failure or refusal, or why the measurement is void
+    reason: str = ""  # of a failure, a refusal or a stop, or why the measurement is void
+    bounds: dict[
+        str, float
+    ] = {}  # of a stopped trial: what metrics and cost would at least have been; names as `metrics`
     basis: str = ""  # of a prediction: where its step times come from, with their known error
     origin: str = ""  # what proposed it: "default", "probe", "surrogate", "tpe", ...
     started_at: str = ""  # ISO 8601

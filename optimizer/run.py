@@ -58,6 +58,7 @@ class Job:
     strategy: str
     resume: bool
     verify: bool = True
+    early_stop: bool = True  # end a trial's replay once it is rejected beyond doubt
     notes: tuple[str, ...] = ()  # for the reader: how the traffic was parted, what the space lacks
 
 
@@ -138,6 +139,7 @@ def _measurer(
             slos=job.slos,
             skus=job.skus,
             placement=placement,
+            early_stop=job.early_stop,
         )
 
 

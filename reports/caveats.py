@@ -28,9 +28,11 @@ def provenance(study: StudyResult) -> str:
     done = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
     predicted = sum(trial.provenance is Provenance.PREDICTED for trial in done)
     measured = len(done) - predicted
-    rest = len(study.trials) - len(done)
+    stopped = sum(trial.state is TrialState.STOPPED for trial in study.trials)
+    rest = len(study.trials) - len(done) - stopped
     parts = [f"{measured} measured on a running engine"] if measured or not predicted else []
     parts += [f"{predicted} predicted by a simulator"] if predicted else []
+    parts += [f"{stopped} stopped early, because they were rejected beyond doubt"] if stopped else []
     parts += [f"{rest} refused or failed"] if rest else []
     space = f" of {study.space_size:,} possible" if study.space_size else ""
     count = len(study.trials)

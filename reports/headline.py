@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from optimizer.results import Provenance, StudyResult, TrialResult, known_by
+from optimizer.results import Provenance, StudyResult, TrialResult, TrialState, known_by
 from reports.comparison import HELD_OUT, Pair, pair_of, pairs, recommended_trial
 from reports.measured import COST, LATENCY, QUALITY, has_placeholder, money, number_of, slo_value
 from reports.numbers import has_interval, share, three_digits, times, verdict, with_interval
@@ -73,7 +73,7 @@ def _say_nothing(study: StudyResult) -> tuple[str, str]:
 
 
 def _say_default(study: StudyResult) -> tuple[str, str]:
-    rivals = sum(trial.number != 0 and number_of(trial, LATENCY) is not None for trial in study.trials)
+    rivals = sum(trial.number != 0 and _was_tried(trial) for trial in study.trials)
     if not rivals:
         return "Keep the default", f"Keep the default settings for now: nothing else was {known_by(study.trials)}."
     others = "the one other configuration" if rivals == 1 else f"none of the {rivals} other configurations"
@@ -90,6 +90,11 @@ def _say_measured(study: StudyResult) -> tuple[str, str]:
         f"One running server was measured{complete}.{limits} There was nothing to choose from: fopt cannot change its "
         "settings from outside."
     )
+
+
+def _was_tried(trial: TrialResult) -> bool:
+    """Measured, or stopped when it was clear that it loses."""
+    return trial.state is TrialState.STOPPED or number_of(trial, LATENCY) is not None
 
 
 def _say_infeasible(study: StudyResult) -> tuple[str, str]:

@@ -60,6 +60,8 @@ def _how_cell(trial: TrialResult) -> Cell:
 
 def outcome_cell(trial: TrialResult) -> Cell:
     """A few words: done, meets limits, misses a limit, void, failed, refused; the reason is the hover title."""
+    if trial.state is TrialState.STOPPED:
+        return Cell(text="stopped early", tone="bad", title=trial.reason)
     if trial.state is not TrialState.COMPLETE:
         kind = trial.failure.value.replace("_", " ") if trial.failure else ""
         text = "refused" if trial.state is TrialState.REFUSED else f"failed: {kind}" if kind else "failed"
@@ -128,4 +130,6 @@ def problems_table(study: StudyResult) -> Table | None:
         )
         for trial in found
     )
-    return Table(title="Refused, failed or void", columns=columns, rows=rows)
+    stopped = any(trial.state is TrialState.STOPPED for trial in found)
+    title = "Stopped early, refused, failed or void" if stopped else "Refused, failed or void"
+    return Table(title=title, columns=columns, rows=rows)

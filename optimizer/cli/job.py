@@ -68,6 +68,7 @@ class Wishes:
     name: str | None
     resume: bool
     no_verify: bool
+    no_early_stop: bool = False
 
 
 class Traffic(NamedTuple):
@@ -114,6 +115,7 @@ def make_job(wishes: Wishes) -> Job:
         strategy=wishes.strategy,
         resume=wishes.resume,
         verify=not wishes.no_verify,
+        early_stop=not wishes.no_early_stop,
     )
 
 

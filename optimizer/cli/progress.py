@@ -172,7 +172,7 @@ def _clock(seconds: float) -> str:
 
 def _outcome(result: TrialResult) -> str:
     if result.state is not TrialState.COMPLETE:
-        return f"{result.state}: {result.reason}"
+        return f"{'stopped early' if result.state is TrialState.STOPPED else result.state}: {result.reason}"
     parts = []
     if (p95 := result.metrics.get("p95_e2el_ms")) is not None:
         parts.append(f"p95 {p95:7.0f} ms")

@@ -78,6 +78,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--name", help="Name of the study. Default: workload, objective and time.")
 @click.option("--resume", is_flag=True, help="Go on with study --name, or with the newest one of this workload.")
 @click.option("--no-verify", is_flag=True, help="Leave out the interleaved check on held-out traffic.")
+@click.option("--no-early-stop", is_flag=True, help="Replay every trial to its end, also what is already rejected.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def command(as_json: bool, **options: Any) -> None:
     """Search for the config that serves WORKLOAD best, and write it with the evidence.

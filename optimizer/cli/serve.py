@@ -40,7 +40,7 @@ _FAREWELL_S = 10.0  # beyond the drain; then the server is killed
 @click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the key clients must send.")
 @click.option("--max-requests", type=click.IntRange(min=1), help="Answers in flight; more get a 429. Default: 8192.")
 @click.option("--drain", "drain_s", default=30.0, show_default=True, type=click.FloatRange(min=0), metavar="SECONDS",
-              help="On a stop, time for the answers under way; meanwhile new requests and /health get a 503.")  # fmt: skip
+              help="On a stop, time for answers under way; new requests and /health get a 503.")  # fmt: skip
 def command(
     deployment: Path | None,
     model: Path | None,

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 
 from optimizer.errors import OptimizerError
 from optimizer.measure import Measure
@@ -102,7 +102,7 @@ class SurrogateSuggester:
         lessons = learn(history, self._problem)
         if lessons is None:
             return runs, "surrogate: what may run"
-        predictor = _Predictor(lessons.at, self._tables, self._pool.codes, left)
+        predictor = _Predictor(lessons, self._tables, self._pool.codes, left)
         quality = self._quality.predict(history)
         chance = runs * quality.feasible[left] * self._meets_limits(predictor, lessons)
         if pursue_objective:
@@ -149,7 +149,7 @@ class SurrogateSuggester:
         return np.array([widest, REACH, REACH])
 
     def _risk(self, history: Sequence[Observation], left: Indices) -> Floats:
-        failed = np.array([o.trial.state is not TrialState.COMPLETE for o in history], dtype=bool)
+        failed = np.array([o.trial.state in (TrialState.FAILED, TrialState.REFUSED) for o in history], dtype=bool)
         tried = self._pool.encode([observation.assignment for observation in history])
         return failure_risk(self._pool.codes[left], tried, failed)
 
@@ -157,17 +157,42 @@ class SurrogateSuggester:
 class _Predictor:
     """Processes over the candidates left, all conditioned on the same trials."""
 
-    def __init__(self, at: Indices, tables: list[Floats], codes: Indices, left: Indices) -> None:
-        self._at, self._left = at, left
+    def __init__(self, lessons: Lessons, tables: list[Floats], codes: Indices, left: Indices) -> None:
+        at = lessons.at
+        self._at, self._left, self._at_least = at, left, lessons.at_least
         self._observed = similarities(tables, codes[at], codes[at])
         self._cross = similarities(tables, codes[left], codes[at])
         self._own = np.ones(self._cross.shape[:2])  # every similarity of a candidate to itself is 1
 
     def predict(self, logs: Floats, belief: Floats) -> LogNormal:
-        """Of one logarithm per trial, as deviations from what was believed of every candidate of the pool."""
-        process = GaussianProcess.fit(self._observed, soften(logs) - belief[self._at], PRIOR)
-        mean, deviation = process.predict(self._cross, self._own)
+        """Of one logarithm per trial, as deviations from what was believed of every candidate of the pool.
+
+        What a stopped trial measured at least is not taken for what it measured: it stands for the expectation above
+        it, given the measured trials (one step of expectation maximisation: Hutter, Hoos and Leyton-Brown, "Bayesian
+        optimization with censored response data", 2011).
+        """
+        y = soften(logs) - belief[self._at]
+        exact, censored = np.flatnonzero(~self._at_least), np.flatnonzero(self._at_least & ~np.isnan(logs))
+        rows = exact
+        process = GaussianProcess.fit(self._among(exact, exact), y[exact], PRIOR)
+        if len(censored):
+            own = np.ones((len(self._observed), len(censored)))
+            believed = process.predict(self._among(censored, exact), own)
+            y[censored] = above(y[censored], *believed)
+            rows = np.concatenate([exact, censored])
+            process = GaussianProcess.given(process.amplitudes, self._among(rows, rows), y[rows])
+        mean, deviation = process.predict(self._cross[:, :, rows], self._own)
         return LogNormal(mean + belief[self._left], deviation)
+
+    def _among(self, a: Indices, b: Indices) -> Floats:
+        return self._observed[:, a][:, :, b]
+
+
+def above(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
+    """Expectation of a normal variable that is known to be above a bound: μ + σ φ(z) / Φ(-z), z = (bound - μ) / σ."""
+    z = (bound - mean) / deviation
+    hazard = np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-z))
+    return np.asarray(np.maximum(bound, mean + deviation * hazard))
 
 
 def soften(logs: Floats) -> Floats:

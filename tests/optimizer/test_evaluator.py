@@ -36,7 +36,12 @@ MakeEvaluator = Callable[..., Evaluator]
 @pytest.fixture
 def make(tmp_path: Path) -> MakeEvaluator:
     def make(
-        backend: FakeBackend, *, slos: str = "quality>=0.8", objective: str = "latency", default: EngineConfig = DEFAULT
+        backend: FakeBackend,
+        *,
+        slos: str = "quality>=0.8",
+        objective: str = "latency",
+        default: EngineConfig = DEFAULT,
+        early_stop: bool = True,
     ) -> Evaluator:
         workload = chats(40)
         measurer = EngineMeasurer(
@@ -59,6 +64,7 @@ def make(tmp_path: Path) -> MakeEvaluator:
             skus=load_skus(),
             placement=UNPINNED,
             hang_s=1.0,
+            early_stop=early_stop,
         )
         return Evaluator(
             measurer=measurer, study_dir=tmp_path, objective=parse_objective(objective), slos=parse_slos(slos)
@@ -158,8 +164,57 @@ def test_an_slo_on_what_was_not_measured_is_a_reason(make: MakeEvaluator) -> Non
     assert not result.feasible
 
 
+SLOW = DEFAULT.model_copy(update={"max_num_seqs": 15})
+
+
+def slow_at_15(config: EngineConfig) -> Behaviour:
+    return Behaviour(tpot_s=0.03 if config.max_num_seqs == 15 else 0.0005, max_num_seqs=config.max_num_seqs)
+
+
+@pytest.mark.parametrize(
+    ("objective", "slos", "reason", "bound"),
+    [
+        ("output_throughput", "e2el:p50<100ms; quality>=0.8", "e2el:p50<100ms is violated: ", "p50_e2el_ms"),
+        ("latency", "quality>=0.8", "dominated by trial 0: ", "p95_e2el_ms"),
+    ],
+)
+def test_a_candidate_that_is_rejected_beyond_doubt_is_stopped_and_not_measured(
+    make: MakeEvaluator, tmp_path: Path, objective: str, slos: str, reason: str, bound: str
+) -> None:
+    evaluator = make(FakeBackend(slow_at_15), slos=slos, objective=objective)
+    default = evaluator.evaluate(0, DEFAULT, origin="default")
+    assert default.state is TrialState.COMPLETE
+    phases: list[str] = []
+    result = evaluator.evaluate(1, SLOW, origin="probe", report=phases.append)
+    assert result.state is TrialState.STOPPED
+    assert result.reason.startswith(reason)
+    assert (result.metrics, result.estimates, result.cost, result.objective) == ({}, {}, None, None)
+    assert not result.feasible
+    assert result.bounds[bound] > default.estimates[bound].value
+    assert default.cost is not None
+    assert result.bounds["usd_per_million_tokens"] > default.cost.usd_per_million_tokens.value
+    assert not any(phase.startswith("quality") for phase in phases)
+    folder = tmp_path / result.directory
+    assert TrialResult.model_validate_json((folder / "result.json").read_text()) == result
+    assert "stopped early" in (folder / "notes.txt").read_text()
+    assert len(read_records(folder / "records.parquet")) <= default.metrics["completed"]
+
+
+def test_without_early_stopping_every_trial_is_replayed_to_its_end(make: MakeEvaluator) -> None:
+    evaluator = make(FakeBackend(slow_at_15), slos="e2el:p50<100ms; quality>=0.8", early_stop=False)
+    evaluator.evaluate(0, DEFAULT, origin="default")
+    result = evaluator.evaluate(1, SLOW, origin="probe")
+    assert result.state is TrialState.COMPLETE
+    assert result.slos[0].violation > 0
+
+
+def test_the_default_is_never_stopped(make: MakeEvaluator) -> None:
+    evaluator = make(FakeBackend(slow_at_15), slos="e2el:p50<100ms; quality>=0.8", default=SLOW)
+    assert evaluator.evaluate(0, SLOW, origin="default").state is TrialState.COMPLETE
+
+
 def test_phases_are_told_in_order(make: MakeEvaluator) -> None:
     phases: list[str] = []
     make(FakeBackend()).evaluate(0, DEFAULT, origin="default", report=phases.append)
     first_words = list(dict.fromkeys(phase.split()[0] for phase in phases))
-    assert first_words == ["launching", "warming", "replaying", "quality", "probing"]
+    assert first_words == ["launching", "probing", "warming", "replaying", "quality"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from trial_cases import failed, trial
+from trial_cases import failed, stopped, trial
 
 from engine.config import EngineConfig
 from optimizer.errors import OptimizerError
@@ -213,6 +213,16 @@ def test_what_could_not_run_is_told_as_violating_everything_with_the_worst_value
         assert told.values == (0.0, 2.0, 3.0)
         assert told.constraints == {RUNS: 1.0, "quality>=0.99": 1.0}
     assert outcome(failed(0), SLOS, []).values == (1.0, 1.0, 1.0)
+
+
+def test_what_was_stopped_early_is_told_as_losing_at_least_its_bounds() -> None:
+    slos = parse_slos("quality>=0.99; e2el:p95<2s")
+    before = [trial(0, p95_s=1.0, usd=3.0), trial(1, p95_s=5.0, usd=1.0, q=0.995)]
+    told = outcome(stopped(2, bounds={"p95_e2el_ms": 2500.0, "usd_per_million_tokens": 2.0}, q=0.999), slos, before)
+    assert told.values == (pytest.approx(0.001), 2.5, 2.0)
+    assert told.constraints == {RUNS: 0.0, "quality>=0.99": 0.0, "e2el:p95<2s": pytest.approx(0.25)}
+    unknown = outcome(stopped(2, bounds={"p95_ttft_ms": 9.0}), slos, before)
+    assert unknown.values == (pytest.approx(0.005), 5.0, 3.0)  # the worst seen where nothing is known
 
 
 def test_a_void_measurement_teaches_nothing() -> None:

@@ -66,6 +66,20 @@ def trial(
     )
 
 
+def stopped(
+    number: int, *, bounds: dict[str, float], config: EngineConfig | None = None, q: float | None = None
+) -> TrialResult:
+    config = config or EngineConfig(model="m", seed=number)
+    return TrialResult(
+        number=number,
+        config=config,
+        state=TrialState.STOPPED,
+        reason="dominated by trial 0",
+        bounds=bounds,
+        quality=None if q is None else quality(q, quality_class=config.quality_class()),
+    )
+
+
 def failed(number: int, *, config: EngineConfig | None = None, state: TrialState = TrialState.FAILED) -> TrialResult:
     kind = FailureKind.REFUSED if state is TrialState.REFUSED else FailureKind.DIED
     config = config or EngineConfig(model="m", seed=number)

@@ -1,5 +1,6 @@
 """The replayer against a mock OpenAI server."""
 
+import re
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,9 @@ from workloads.records import RequestRecord
 from workloads.replay.replayer import Replayer
 from workloads.replay.result import ReplayResult, void_reason
 from workloads.request import Request
+from workloads.stopping.limit import PercentileLimit
+from workloads.stopping.stop_rule import InFlight
+from workloads.stopping.violated import Violated
 from workloads.workload import Workload
 
 
@@ -257,21 +261,46 @@ def test_a_silent_server_ends_the_replay(server: MockServer) -> None:
 
 
 class _Third:
-    """Stops at the third record."""
+    """Stops once it has seen three records."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.seen: list[RequestRecord] = []
 
-    def observe(self, _: RequestRecord) -> str | None:
-        self.seen += 1
-        return "seen enough" if self.seen == 3 else None
+    def look(self, now_s: float, ended: Sequence[RequestRecord], in_flight: Sequence[InFlight]) -> str | None:  # noqa: ARG002
+        self.seen += ended
+        return "seen enough" if len(self.seen) >= 3 else None
 
 
 def test_a_stop_rule_ends_the_replay(server: MockServer) -> None:
-    result = replay(server, workload(*(chat(str(i), 0.05 * i) for i in range(20))), stop_rule=_Third())
+    rule = _Third()
+    result = replay(server, workload(*(chat(str(i), 0.05 * i) for i in range(20))), stop_rule=rule)
     assert (result.ended_by, result.stop_reason) == ("stop_rule", "seen enough")
-    assert len([r for r in result.records if r.status == "ok"]) == 3
+    assert 3 <= len([r for r in result.records if r.status == "ok"]) < 20
+    assert {r.request_id for r in rule.seen} == {r.request_id for r in result.records if r.status == "ok"}
     assert result.num_unsent == 20 - len(result.records)
+    assert f"stopped early, {result.num_unsent} requests were not sent: seen enough" in result.notes
+
+
+def test_requests_that_do_not_end_are_evidence_and_are_cut(server: MockServer) -> None:
+    server.behaviour.fault = lambda _: "hang"
+    limits = {"ttft:p50<100ms": PercentileLimit(metric="ttft", percentile=50, limit_s=0.1)}
+    rule = Violated(limits, num_requests=6, clustering={})
+    result = replay(server, workload(*(chat(str(i), 0.01 * i) for i in range(5)), chat("late", 30.0)), stop_rule=rule)
+    assert result.ended_by == "stop_rule"
+    assert result.stop_reason is not None
+    assert re.match(r"ttft:p50<100ms is violated: [45] of 6 requests have TTFT above 100 ms", result.stop_reason)
+    assert statuses(result.records) == ["cut"] * 5
+    assert result.num_unsent == 1
+    assert result.duration_s < 10
+
+
+def test_an_exception_in_a_stop_rule_reaches_the_caller(server: MockServer) -> None:
+    class Broken:
+        def look(self, *_: object) -> str | None:
+            raise RuntimeError("rule")
+
+    with pytest.raises(RuntimeError, match="rule"):
+        replay(server, workload(chat("a", 0.0), chat("b", 5.0)), stop_rule=Broken())
 
 
 def test_an_exception_in_a_callback_reaches_the_caller(server: MockServer) -> None:

@@ -14,7 +14,7 @@ from workloads.replay.client import Flight, StreamingClient
 from workloads.request import Request
 
 _REFUSED: Final = (400, 422)
-_PROBE_TIMEOUT_S: Final = 60.0
+PROBE_TIMEOUT_S: Final = 60.0
 
 
 class ServedModels(NamedTuple):
@@ -35,7 +35,9 @@ async def served_models(client: StreamingClient, model: str) -> ServedModels:
     return ServedModels(names, length if isinstance(length, int) else None)
 
 
-async def learn_dialect(client: StreamingClient, builder: PromptBuilder, like: Request) -> list[str]:
+async def learn_dialect(
+    client: StreamingClient, builder: PromptBuilder, like: Request, *, timeout_s: float = PROBE_TIMEOUT_S
+) -> list[str]:
     """Ask for one token, in the form of a recorded request, and switch off in `builder` what the server refuses.
 
     Returns:
@@ -45,7 +47,7 @@ async def learn_dialect(client: StreamingClient, builder: PromptBuilder, like: R
     for return_token_ids, can_pin in ((True, True), (False, True), (True, False), (False, False)):
         trial = replace(builder, return_token_ids=return_token_ids, can_pin=can_pin, changes=builder.changes.copy())
         flight = Flight(-1, time.monotonic(), keep_text=False)
-        await client.send(flight, trial.build(probe), timeout_s=_PROBE_TIMEOUT_S)
+        await client.send(flight, trial.build(probe), timeout_s=timeout_s)
         if flight.http_status not in _REFUSED:
             builder.return_token_ids, builder.can_pin = return_token_ids, can_pin
             return [] if return_token_ids and can_pin else _losses(return_token_ids, can_pin)

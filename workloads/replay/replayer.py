@@ -16,11 +16,12 @@ from workloads.errors import WorkloadError
 from workloads.prompts import PreparedRequest, PromptBuilder
 from workloads.records import RequestRecord
 from workloads.replay.client import StreamingClient
-from workloads.replay.dialect import learn_dialect, served_models
+from workloads.replay.dialect import PROBE_TIMEOUT_S, learn_dialect, served_models
 from workloads.replay.pacing import Concurrency, Mode, choose_mode, make_pacing
-from workloads.replay.result import ReplayResult, StopRule, void_reason
+from workloads.replay.result import ReplayResult, void_reason
 from workloads.replay.run import ReplayRun, RunLimits
 from workloads.request import Request
+from workloads.stopping.stop_rule import StopRule
 from workloads.workload import Workload
 
 WARMUP_CONCURRENCY = 8
@@ -47,7 +48,7 @@ class Replayer:
         max_model_len: else the server's /v1/models says.
         seed: of synthetic prompts, and of arrivals within the step their stamps have.
         on_record: called with each request that ended by itself, in order of ending.
-        stop_rule: may end the replay early.
+        stop_rule: may end the replay early; requests in flight are recorded as cut.
     """
 
     base_url: str
@@ -121,7 +122,8 @@ class Replayer:
             seed=self.seed,
             served_models=models.names,
         )
-        losses = await learn_dialect(client, builder, requests[0]) if requests else []
+        patience_s = PROBE_TIMEOUT_S if self.stall_s is None else min(PROBE_TIMEOUT_S, self.stall_s)
+        losses = await learn_dialect(client, builder, requests[0], timeout_s=patience_s) if requests else []
         return builder, losses
 
     async def _warm_up(self, client: StreamingClient, builder: PromptBuilder) -> list[str]:
@@ -151,6 +153,8 @@ def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
         (num_retries, "requests sent again because the server had closed a kept connection"),
     )
     records = tuple(run.records)
+    if run.end.by == "stop_rule":
+        notes.append(f"stopped early, {run.num_unsent} requests were not sent: {run.end.reason}")
     return ReplayResult(
         records=records,
         responses=run.responses,

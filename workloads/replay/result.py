@@ -1,4 +1,4 @@
-"""`ReplayResult`: what a replay gives back; `StopRule`: what may end it early.
+"""`ReplayResult`: what a replay gives back.
 
 Does not know how requests were sent.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -26,14 +26,6 @@ class Response:
     token_ids: tuple[int, ...] = field(default=(), repr=False)
 
 
-class StopRule(Protocol):
-    """Ends a replay early."""
-
-    def observe(self, record: RequestRecord) -> str | None:
-        """Called with each ended request in order of ending; a reason in words stops the replay."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReplayResult:
     """Records in order of intended start, and how the replay went."""
@@ -46,7 +38,9 @@ class ReplayResult:
     zero_monotonic_s: float  # time.monotonic() at second 0 of the records, to join them with other series
     num_unsent: int = 0  # never due, or due after the end
     ended_by: Literal["completion", "limit", "stop_rule", "stall"] = "completion"
-    stop_reason: str | None = None  # the stop rule's words
+    stop_reason: str | None = (
+        None  # the stop rule's words: what was replayed is a part, and no measurement of the whole
+    )
     void_reason: str | None = None  # why the latencies mean nothing: the client was late itself
     notes: tuple[str, ...] = ()
 

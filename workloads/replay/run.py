@@ -14,10 +14,12 @@ from workloads.prompts import PreparedRequest
 from workloads.records import RecordStatus, RequestRecord
 from workloads.replay.client import Flight, StreamingClient
 from workloads.replay.pacing import Due, Pacing
-from workloads.replay.result import Response, StopRule
+from workloads.replay.result import Response
 from workloads.replay.timer import PreciseTimer
 from workloads.request import Request, json_text
+from workloads.stopping.stop_rule import InFlight, StopRule
 
+LOOK_EVERY_S = 0.02  # of a stop rule, at most
 EndedBy = Literal["completion", "limit", "stop_rule", "stall"]
 
 
@@ -55,6 +57,8 @@ class ReplayRun:
         self._limits = limits
         self._keep_text = keep_text
         self._on_record = on_record
+        self._unseen: list[RequestRecord] = []  # by the stop rule
+        self._next_look_s = 0.0
         self._flights: dict[asyncio.Task[None], Flight] = {}
         self._intended: dict[int, float] = {}  # scheduled and not launched
         self.zero_s = 0.0  # monotonic
@@ -122,11 +126,30 @@ class ReplayRun:
         self._tally(flight, record)
         if self._on_record is not None:
             self._on_record(record)
-        reason = self._limits.stop_rule.observe(record) if self._limits.stop_rule is not None else None
-        if reason is not None:
-            self._finish(_End("stop_rule", reason))
+        self._unseen.append(record)
+        self._look()
         self._schedule(self._pacing.finished(flight.index, record.end_s))
         self._check_complete()
+
+    def _look(self) -> None:
+        """Let the stop rule see what has happened, not too often."""
+        rule, now = self._limits.stop_rule, time.monotonic()
+        if rule is None or now < self._next_look_s or self._finished.done():
+            return
+        self._next_look_s = now + LOOK_EVERY_S
+        ended, self._unseen = self._unseen, []
+        reason = rule.look(now - self.zero_s, ended, [self._in_flight(flight) for flight in self._flights.values()])
+        if reason is not None:
+            self._finish(_End("stop_rule", reason))
+
+    def _in_flight(self, flight: Flight) -> InFlight:
+        first, answer = flight.answer.first_token_s, flight.answer
+        return InFlight(
+            self._requests[flight.index].request_id,
+            flight.intended_s - self.zero_s,
+            None if first is None else first - self.zero_s,
+            is_ending=flight.end_s > 0 or answer.done or answer.finish_reason is not None,
+        )
 
     def _check_complete(self) -> None:
         if not self._flights and not self._intended:
@@ -150,14 +173,19 @@ class ReplayRun:
 
     async def _watch(self) -> None:
         """Ends the run at its limit, or when the server has gone silent."""
-        limit_s, stall_s, _ = self._limits
+        limit_s, stall_s, stop_rule = self._limits
+        longest = 0.25 if stop_rule is None else 2 * LOOK_EVERY_S
         while True:
             now = time.monotonic()
             if limit_s is not None and now - self.zero_s >= limit_s:
                 self._finish(_End("limit"))
             if stall_s is not None and self._flights and now - self._client.last_data_s >= stall_s:
                 self._finish(_End("stall", f"no byte from the server for {stall_s:g} s"))
-            rest = 0.25 if limit_s is None else max(0.001, min(0.25, self.zero_s + limit_s - now))
+            try:
+                self._look()  # requests in flight tell something by not ending
+            except Exception as error:
+                self._fail(error)
+            rest = longest if limit_s is None else max(0.001, min(longest, self.zero_s + limit_s - now))
             await asyncio.sleep(rest)
 
     async def _cut_flights(self) -> None:

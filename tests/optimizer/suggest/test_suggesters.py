@@ -107,6 +107,23 @@ def test_failures_and_void_trials_do_not_stop_it(strategy: str) -> None:
     assert len(run(SUGGESTERS[strategy](question), question, 1000, fails)) == len(question.pool)
 
 
+def stopped(number: int, config: EngineConfig) -> TrialResult:
+    """Every other one is rejected early, at 90% of what it would have measured."""
+    whole = answer(number, config)
+    if number % 2 == 0:
+        return whole
+    assert whole.cost is not None
+    bounds = {"p95_e2el_ms": 0.9 * whole.metrics["p95_e2el_ms"]}
+    bounds["usd_per_million_tokens"] = 0.9 * whole.cost.usd_per_million_tokens.value
+    return TrialResult(number=number, config=config, state=TrialState.STOPPED, reason="dominated", bounds=bounds)
+
+
+def test_stopped_trials_teach_and_do_not_stop_it(strategy: str) -> None:
+    question = problem(slos="e2el:p95<2s")
+    history = run(SUGGESTERS[strategy](question), question, 12, stopped)
+    assert len(set(map(str, keys(history)))) == 12
+
+
 @pytest.mark.parametrize("objective", ["latency", "cost", "quality", "throughput", "balanced", "0.5*latency + cost"])
 def test_every_objective_can_be_pursued(strategy: str, objective: str) -> None:
     question = problem(objective=objective, slos="e2el:p95<700ms; cost<0.9; throughput>1; kl<1")

@@ -12,7 +12,8 @@ from optimizer.suggest.acquisition import (
 )
 from optimizer.suggest.failure_risk import SURPRISE, failure_risk
 from optimizer.suggest.gaussian_process import GaussianProcess, Prior, _negative_log_posterior
-from optimizer.suggest.surrogate import soften
+from optimizer.suggest.lessons import Lessons
+from optimizer.suggest.surrogate import _Predictor, above, soften
 
 REFERENCE = np.array([1.0, 1.5, 1.5])
 PRIOR = Prior(constant=0.1, parameter=0.3, pairs=0.1, noise=0.05)
@@ -102,3 +103,38 @@ def test_a_value_that_always_failed_is_suspect_and_its_company_is_cleared_by_suc
 def test_better_than_the_default_is_left_alone_and_worse_is_pressed_together() -> None:
     assert soften(np.array([-0.7, 0.0])) == pytest.approx([-0.7, 0.0])
     assert soften(np.log(np.array([2.0, 1000.0]))) == pytest.approx([0.53, 2.07], abs=0.01)
+
+
+def test_what_is_above_a_bound_is_expected_where_draws_above_it_are() -> None:
+    draws = np.random.default_rng(4).normal(0.3, 0.2, 200_000)
+    for bound in (-1.0, 0.3, 0.7):
+        expected = above(np.array([bound]), np.array([0.3]), np.array([0.2]))[0]
+        assert expected == pytest.approx(draws[draws > bound].mean(), abs=0.01)
+    assert above(np.array([50.0]), np.array([0.3]), np.array([0.2]))[0] == pytest.approx(50.0, abs=0.01)
+
+
+def predicted(second: float, *, stopped: bool) -> float:
+    """log(latency) of a config like one that was measured at, or stopped past, `second`; the default measured 0."""
+    codes = np.array([[0], [1]])
+    tables = [np.array([[1.0, 0.0], [0.0, 1.0]])]
+    nothing = np.zeros(2)
+    lessons = Lessons(
+        at=np.array([0, 1]),
+        losses=np.zeros((2, 3)),
+        objective=nothing,
+        limits=np.zeros((2, 0)),
+        feasible=np.array([True, not stopped]),
+        at_least=np.array([False, stopped]),
+    )
+    predictor = _Predictor(lessons, tables, codes, np.array([1]))
+    return float(predictor.predict(np.array([0.0, second]), nothing).mean[0])
+
+
+def test_a_bound_is_not_taken_for_a_measurement_but_moves_what_was_believed() -> None:
+    assert predicted(-0.5, stopped=False) < -0.05  # measured: much faster
+    assert predicted(-0.5, stopped=True) == pytest.approx(0.0, abs=0.02)  # at least so slow: nothing new
+    assert predicted(0.5, stopped=True) > 0.02  # at least so slow: slower than believed
+
+
+def test_an_unknown_number_of_a_stopped_trial_is_left_out() -> None:
+    assert predicted(float("nan"), stopped=True) == pytest.approx(0.0, abs=1e-6)
