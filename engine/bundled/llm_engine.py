@@ -127,6 +127,7 @@ class LLMEngine:
         sequence = Sequence(
             request_id, prompt_token_ids, params, seed=seed % 2**64, eos=self.eos_token_ids, grammar=grammar
         )
+        self.step_log.request_added(to_idle=not self.has_unfinished())
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
