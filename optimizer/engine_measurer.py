@@ -83,11 +83,13 @@ class EngineMeasurer:
             folder.write_records(measurement.records)
             folder.write_steps(server.steps())
             quality = self._quality_of(server, config, report)
+            cost = self._cost(client, config, measurement, folder, report)
+            folder.write_steps(server.steps())  # anew: the probe showed the engine's largest steps
             return Findings(
                 metrics=measurement.flat,
                 estimates=measurement.estimates,
                 quality=quality,
-                cost=self._cost(client, config, measurement, folder, report),
+                cost=cost,
                 void_reason=measurement.void_reason,
             )
 

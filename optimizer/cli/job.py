@@ -50,7 +50,7 @@ class Wishes:
     sku: str
     skus: str | None
     catalogue: Path | None
-    steps: Path | None
+    steps: tuple[Path, ...]
     acceptance: tuple[str, ...]
     seed: int
     strategy: str

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.backend import Server
+from engine.bundled.step_log import StepRecord, from_parquet, to_parquet
 from engine.bundled_backend import BundledBackend
 from engine.config import EngineConfig
 from engine.warm_backend import WarmBackend
@@ -26,6 +27,7 @@ from optimizer.saturation import saturate
 from workloads.records import RequestRecord, read_records, write_records
 
 LOADS: Final = (0.5, 0.7, 0.85, 0.95)  # shares of each config's capacity
+PROBE: Final = "probe"
 PROBE_S: Final = 4.0
 MAX_SECONDS_A_VISIT: Final = 75.0
 
@@ -63,6 +65,9 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+CALIBRATING: Final = ("default", "int8", "int4_g64", "float32", "ngram k=4", "suffix k=8")  # a format, a drafter each
+
+
 @dataclass(frozen=True, kw_only=True)
 class Visit:
     """What one visit to a config left in its folder."""
@@ -73,16 +78,19 @@ class Visit:
     def capacity_path(self) -> Path:
         return self.folder / "capacity.json"
 
-    @property
-    def steps_path(self) -> Path:
-        return self.folder / "steps.parquet"
+    def steps_path(self, cell: str) -> Path:
+        """Of the probe or of a load; the warm-up before it is among them."""
+        return self.folder / f"steps-{cell}.parquet"
+
+    def steps(self, cell: str) -> list[StepRecord]:
+        return from_parquet(self.steps_path(cell).read_bytes())
 
     def capacity(self) -> float:
         """Input plus output tokens a second."""
         return float(json.loads(self.capacity_path.read_text())["tokens_per_second"])
 
     def records_path(self, load: float) -> Path:
-        return self.folder / f"load-{100 * load:.0f}.parquet"
+        return self.folder / f"{cell_of(load)}.parquet"
 
     def records(self, load: float) -> list[RequestRecord]:
         return read_records(self.records_path(load))
@@ -95,6 +103,11 @@ class Visit:
     @property
     def is_complete(self) -> bool:
         return (self.folder / "complete").exists()
+
+
+def cell_of(load: float) -> str:
+    """A load's name in file names."""
+    return f"load-{100 * load:.0f}"
 
 
 def visit_of(folder: Path, name: str, number: int) -> Visit:
@@ -112,7 +125,7 @@ def measure(folder: Path, model: Path, window: TrialWindow, *, num_rounds: int, 
     placement = plan_placement()
     cpus = None if placement.engine_cores is None else frozenset(placement.engine_cores)
     end = time.monotonic() + seconds
-    plan = [(number, name) for number in range(num_rounds) for name in CONFIGS]
+    plan = [(number, name) for number in range(num_rounds) for name in sorted(CONFIGS, key=_order)]
     missing = [(number, name) for number, name in plan if not visit_of(folder, name, number).is_complete]
     with WarmBackend(BundledBackend(cpus=cpus, reconfigurable=True)) as backend:
         while missing and time.monotonic() + MAX_SECONDS_A_VISIT < end:
@@ -121,42 +134,51 @@ def measure(folder: Path, model: Path, window: TrialWindow, *, num_rounds: int, 
             config = config_named(name, model)
             with backend.launch(config, log_path=visit.folder / "engine.log") as server:
                 _visit(Client(server=server, placement=placement), config, visit, first, window)
-            print(f"round {number}, {name}: {time.monotonic() - begin:.1f} s, {first.capacity():.0f} tokens/s", flush=True)
+            took_s = time.monotonic() - begin
+            print(f"round {number}, {name}: {took_s:.1f} s, {visit.capacity():.0f} tokens/s", flush=True)
     return len(missing)
+
+
+def _order(name: str) -> bool:
+    return name not in CALIBRATING
 
 
 def _visit(client: Client, config: EngineConfig, visit: Visit, first: Visit, window: TrialWindow) -> None:
     visit.folder.mkdir(parents=True, exist_ok=True)
-    _probe(client, config, visit, window)
+    steps = _NewSteps(client.server)
+    if not visit.capacity_path.exists():
+        warm_up(client, window)
+        found = saturate(client, window.probe, concurrency=config.max_num_seqs, probe_s=PROBE_S)
+        visit.steps_path(PROBE).write_bytes(steps.take())
+        values = {"tokens_per_second": found.value, "low": found.low, "high": found.high}
+        visit.capacity_path.write_text(json.dumps(values))
     for load in LOADS:
         if not visit.records_path(load).exists():
-            _replay(client, visit, load, load * first.capacity() / window.tokens_per_second, window)
-        if load == LOADS[0] and not visit.steps_path.exists():
-            _write_steps(client.server, visit)
+            _replay(client, visit, load, load * first.capacity() / window.tokens_per_second, window, steps)
     (visit.folder / "complete").touch()
 
 
-def _probe(client: Client, config: EngineConfig, visit: Visit, window: TrialWindow) -> None:
-    """Also when a cut visit goes on: its steps belong to the step log."""
-    warm_up(client, window)
-    found = saturate(client, window.probe, concurrency=config.max_num_seqs, probe_s=PROBE_S)
-    if not visit.capacity_path.exists():
-        values = {"tokens_per_second": found.value, "low": found.low, "high": found.high}
-        visit.capacity_path.write_text(json.dumps(values))
+class _NewSteps:
+    """The engine's step log, as parquet, from where it was last read."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._last_s = -1.0
+
+    def take(self) -> bytes:
+        log = self._server.steps()
+        assert log is not None, "the bundled engine keeps a step log"
+        records = [record for record in from_parquet(log) if record.start_s > self._last_s]
+        self._last_s = records[-1].start_s
+        return to_parquet(records)
 
 
-def _replay(client: Client, visit: Visit, load: float, speedup: float, window: TrialWindow) -> None:
+def _replay(client: Client, visit: Visit, load: float, speedup: float, window: TrialWindow, steps: _NewSteps) -> None:
     warm_up(client, window)
     before = client.server.statistics()
     result = client.send(window.window, speedup=speedup)
     gained = statistics_difference(client.server.statistics(), before)
+    visit.steps_path(cell_of(load)).write_bytes(steps.take())
     values = {"speedup": speedup, "void": result.void_reason or "", **asdict(gained)}
     visit.records_path(load).with_suffix(".json").write_text(json.dumps(values))
     write_records(visit.records_path(load), result.records)
-
-
-def _write_steps(server: Server, visit: Visit) -> None:
-    """What a trial of a study sees: the probe and one replay."""
-    steps = server.steps()
-    assert steps is not None, "the bundled engine keeps a step log"
-    visit.steps_path.write_bytes(steps)
