@@ -15,17 +15,24 @@ from scipy.stats import kendalltau
 METRICS = ("mean_e2el_ms", "p99_e2el_ms", "mean_ttft_ms", "mean_itl_ms", "mean_tpot_ms")
 TARGETS = {"mean_e2el_ms": 0.05, "p99_e2el_ms": 0.08, "mean_ttft_ms": 0.10, "mean_itl_ms": 0.04}
 KEPT_SHARES = (0.1, 0.25, 0.5)
+_KINDS = {"predicted": "predicted", "own_steps": "predicted from its own steps", "measured_again": "measured again"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A config at a load: measured in every round that is there, and predicted."""
+    """A config at a load: measured in every round that is there, and predicted.
+
+    `from_own_steps` has, for every round, what the simulator says when it is calibrated on that very replay, and
+    `step_drift` the time of its steps over what the calibration says of the same steps; None without its step log.
+    """
 
     config: str
     load: float
     calibrating: bool
     measured: tuple[dict[str, float], ...]
     predicted: dict[str, float]
+    from_own_steps: tuple[dict[str, float] | None, ...]
+    step_drift: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +59,13 @@ def summary(cells: Sequence[Cell], capacities: Mapping[str, Capacities]) -> dict
             "predicted": median_interval([c.predicted / value - 1 for c in found for value in c.measured]),
             "measured_again": median_interval(again),
         },
+        "step_drift": median_interval([d - 1 for cell in held_out for d in cell.step_drift if d is not None]),
         "kendall_tau": taus(cells, capacities, loads),
         "pareto_kept": {f"{share:.0%}": pareto_kept(cells, capacities, share, loads[0]) for share in KEPT_SHARES},
         "by_cell": [
             {"config": c.config, "load": c.load, "calibrating": c.calibrating,
-             "measured": c.measured, "predicted": c.predicted}
+             "measured": c.measured, "predicted": c.predicted, "from_own_steps": c.from_own_steps,
+             "step_drift": c.step_drift}
             for c in cells
         ],
         "by_config": {name: {"measured": c.measured, "predicted": c.predicted} for name, c in capacities.items()},
@@ -64,10 +73,20 @@ def summary(cells: Sequence[Cell], capacities: Mapping[str, Capacities]) -> dict
 
 
 def errors(cells: Sequence[Cell], metric: str) -> dict[str, Any]:
-    """Median |predicted / measured - 1| over cells and rounds, and the same of one round against the other."""
+    """Median |predicted / measured - 1| over cells and rounds, and the same of one round against the other.
+
+    "own_steps" is the simulator calibrated on each replay itself: what is left is scheduler, arrivals and overhead.
+    """
     off = [cell.predicted[metric] / found[metric] - 1 for cell in cells for found in cell.measured]
     noise = [cell.measured[1][metric] / cell.measured[0][metric] - 1 for cell in cells if len(cell.measured) > 1]
-    return {"predicted": median_interval(off), "measured_again": median_interval(noise)}
+    own = [
+        said[metric] / found[metric] - 1
+        for cell in cells
+        for said, found in zip(cell.from_own_steps, cell.measured, strict=True)
+        if said is not None
+    ]
+    kinds = {"predicted": off, "own_steps": own, "measured_again": noise}
+    return {kind: median_interval(values) for kind, values in kinds.items()}
 
 
 def median_interval(relative: Sequence[float]) -> dict[str, float]:
@@ -131,14 +150,15 @@ def front(points: dict[str, tuple[float, float]]) -> list[str]:
 def print_summary(found: Mapping[str, Any]) -> None:
     """As tables for people."""
     console = Console(width=170)
-    table = Table("load", *METRICS, title="median |predicted / measured - 1| [95%], median, n; below: measured again")
+    table = Table("load", "x", *METRICS, title="median |x / measured - 1| [95%], median, n")
     for load, by_metric in found["errors"].items():
-        cells = [by_metric[name] for name in METRICS]
-        table.add_row(load, *(f"{shown(cell['predicted'])}\n{shown(cell['measured_again'])}" for cell in cells))
-    table.add_row("target", *(f"{TARGETS[name]:.0%}" if name in TARGETS else "" for name in METRICS))
+        for kind, words in _KINDS.items():
+            table.add_row(load, words, *(shown(by_metric[name][kind]) for name in METRICS))
+    table.add_row("target", "", *(f"{TARGETS[name]:.0%}" if name in TARGETS else "" for name in METRICS))
     console.print(table)
     capacity = found["capacity"]
     console.print(f"capacity: {shown(capacity['predicted'])}; measured again {shown(capacity['measured_again'])}")
+    console.print(f"time of a replay's steps over the calibration's for the same steps: {shown(found['step_drift'])}")
     for name, tau in found["kendall_tau"].items():
         console.print(f"Kendall tau, {name}: " + ", ".join(f"{who} {value:.2f}" for who, value in tau.items()))
     for share, kept in found["pareto_kept"].items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from engine.backend import EngineStatistics
+from engine.bundled.step_log import StepRecord
 from engine.simulated_backend import SimulatedBackend
-from engine.simulator.calibrated import MeasuredSteps
+from engine.simulator.calibrated import Calibrator, MeasuredSteps
+from engine.simulator.oracle import StepTimeOracle
 from engine.simulator.step_times import Calibration, drafter, number_format
 from optimizer.fidelity import TrialWindow, choose_window
 from optimizer.measured_speculation import acceptance_profile, tokens_per_step
@@ -80,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", type=Path, default=Path("workloads/demo/models/target"))
     parser.add_argument("--workload", type=Path, default=Path("workloads/demo/workload.parquet"))
-    parser.add_argument("--calibrating-load", type=float, default=0.85, choices=LOADS)
+    parser.add_argument("--calibrating-load", type=float, default=0.5, choices=LOADS)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -97,7 +99,7 @@ class Predictor:
         trials, profiles, self._tokens_per_step = [], {}, {}
         for name in CALIBRATING:
             visit, config = self._calibrating_visit(name), config_named(name, self._model)
-            trials.append((measured_steps(visit, name, self._load, self._model), config))
+            trials.append((measured_steps(visit, name, self._model, PROBE, cell_of(self._load)), config))
             if method := drafter(config):
                 records = visit.records(self._load)
                 profiles[method] = acceptance_profile(records, statistics_of(visit, self._load))
@@ -133,14 +135,30 @@ class Predictor:
         settings, oracle = self._backend.serving(config)
         settings = replace(settings, request_overhead_s=self.overhead_s)
         speed = self._visits(name)[0].statistics(load)["speedup"]
-        predicted = predict(self._with_acceptance(self._window, drafter(config)), settings, oracle, speed=speed)
+        replay = self._with_acceptance(self._window, drafter(config))
+        predicted = predict(replay, settings, oracle, speed=speed)
+        own = [self._own_oracle(visit, name, load) for visit in visits]
         return Cell(
             config=name,
             load=load,
             calibrating=name in CALIBRATING and load == self._load,
             measured=tuple(values(summarize(visit.records(load))) for visit in visits),
             predicted=values(predicted),
+            from_own_steps=tuple(
+                None if oracle is None else values(predict(replay, settings, oracle, speed=speed)) for oracle in own
+            ),
+            step_drift=tuple(
+                step_drift(visit.steps(cell_of(load)), oracle) if mine is not None else None
+                for visit, mine in zip(visits, own, strict=True)
+            ),
         )
+
+    def _own_oracle(self, visit: Visit, name: str, load: float) -> StepTimeOracle | None:
+        """Calibrated on the cell itself; None without its steps."""
+        if not visit.steps_path(cell_of(load)).exists():
+            return None
+        steps = measured_steps(visit, name, self._model, cell_of(load))
+        return Calibrator([steps]).oracle(steps.number_format, steps.drafter) if len(steps.records) > 100 else None
 
     def capacities(self, name: str) -> Capacities:
         config = config_named(name, self._model)
@@ -164,9 +182,27 @@ class Predictor:
         return replace(replay, traffic=replace(replay.traffic, tokens_per_step=column))
 
 
-def measured_steps(visit: Visit, name: str, load: float, model: Path) -> MeasuredSteps:
+def step_drift(records: Sequence[StepRecord], oracle: StepTimeOracle) -> float:
+    """Seconds that steps took, with the gaps after them, over what the oracle says of them."""
+    whole = [record for record in records if record.gap_s is not None]
+    took_s = sum(record.duration_s + (record.gap_s or 0.0) for record in whole)
+    said_s = sum(
+        oracle.step_s(
+            r.num_prefill_seqs,
+            r.num_prefill_tokens,
+            r.num_prefill_context_tokens,
+            r.num_decode_seqs,
+            r.num_decode_context_tokens,
+            r.num_draft_tokens,
+        )
+        for r in whole
+    )
+    return took_s / said_s
+
+
+def measured_steps(visit: Visit, name: str, model: Path, *cells: str) -> MeasuredSteps:
     config = config_named(name, model)
-    records = [*visit.steps(PROBE), *visit.steps(cell_of(load))]
+    records = [record for cell in cells for record in visit.steps(cell)]
     return MeasuredSteps(records=records, name=name, number_format=number_format(config), drafter=drafter(config))
 
 

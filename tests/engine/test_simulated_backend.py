@@ -32,7 +32,9 @@ def config(model: str, sku: str = "mi300x", split: int = 1, **fields: object) ->
 
 
 def backend(**options: object) -> SimulatedBackend:
-    return SimulatedBackend(load_skus(), **options)  # type: ignore[arg-type]
+    skus = load_skus()
+    local = skus["local"].model_copy(update={"memory_gib": 64.0})  # whatever else this machine is doing
+    return SimulatedBackend({**skus, "local": local}, **options)  # type: ignore[arg-type]
 
 
 def refusal(config: EngineConfig, **options: object) -> str:

@@ -162,7 +162,7 @@ def test_costs_are_never_negative(seed: int) -> None:
 
 
 def test_too_few_steps_are_refused() -> None:
-    with pytest.raises(SimulatorError, match="short: 49 logged steps are too few"):
+    with pytest.raises(SimulatorError, match="short: 49 logged steps with another step after them are too few"):
         calibrate(logged(49), name="short")
 
 
