@@ -59,7 +59,8 @@ class SimulatedServer:
         self.settings = settings
         self.now_s = 0.0
         self.busy_s = 0.0
-        self.log = TickLog()
+        self.log = TickLog(settings.delivery_share)
+        self._delivered_s = 0.0  # when the last step's tokens have arrived
         self.first_token_s = [inf] * len(traffic)
         self.end_s = [inf] * len(traffic)
         self.num_preemptions = [0] * len(traffic)
@@ -203,6 +204,7 @@ class SimulatedServer:
         self.log.add_steps(self._tick, self.now_s, first_s, growth_s)
         duration_s = steps * first_s + growth_s * (steps * (steps - 1) / 2)
         self.now_s += duration_s
+        self._delivered_s = self.now_s + self.settings.delivery_share * (first_s + growth_s * (steps - 1))
         self.busy_s += duration_s
         self._tick += steps
         self._context += steps * self._rate
@@ -276,7 +278,7 @@ class SimulatedServer:
             self._shared[request] += self._cache.add(request, known // size)
         self._emitted[request] += 1
         if self.first_token_s[request] == inf:
-            self.first_token_s[request] = self.now_s
+            self.first_token_s[request] = self._delivered_s
         left = self._outputs[request] - self._emitted[request]
         steps = self._num_steps(request, left)
         self._decodings[request] = _Decoding(tick, known, left, steps)
@@ -296,7 +298,7 @@ class SimulatedServer:
         return self._drawer.steps(num_tokens) if isnan(own) else max(1, round(num_tokens / own))
 
     def _end(self, request: int, ended: list[int]) -> None:
-        self.end_s[request] = self.now_s
+        self.end_s[request] = self._delivered_s
         self._stop(request)
         self._stint_of[request] = 0
         ended.append(request)

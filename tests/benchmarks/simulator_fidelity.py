@@ -31,7 +31,7 @@ from optimizer.fidelity import TrialWindow, choose_window
 from optimizer.measured_speculation import acceptance_profile, tokens_per_step
 from optimizer.predicted_capacity import predict, saturated_tokens_per_second
 from optimizer.prompt_tokens import PromptTokenizer
-from optimizer.request_overhead import fitted_overhead_s
+from optimizer.request_overhead import RequestOverhead, fitted_overhead
 from optimizer.simulated_replay import SimulatedReplay, simulated_replay
 from search_spaces.skus import load_skus
 from tests.benchmarks.fidelity_cells import (
@@ -106,18 +106,18 @@ class Predictor:
                 self._tokens_per_step[method] = tokens_per_step(records)
         local = load_skus()["local"].model_copy(update={"memory_gib": 16.0})
         self._backend = SimulatedBackend({"local": local}, calibration=Calibration(trials), acceptance=profiles)
-        self.overhead_s = self._overhead_s()
+        self._overhead = self._fitted_overhead()
 
     def _calibrating_visit(self, name: str) -> Visit:
         visits = [visit_of(self._work, name, number) for number in range(self._rounds)]
-        return next(visit for visit in visits if visit.steps_path(PROBE).exists() and visit.is_complete)
+        return next(visit for visit in visits if visit.is_complete and visit.steps_path(cell_of(self._load)).exists())
 
-    def _overhead_s(self) -> float:
+    def _fitted_overhead(self) -> RequestOverhead:
         """From the default config's calibrating replay."""
         visit = self._calibrating_visit(CALIBRATING[0])
         settings, oracle = self._backend.serving(config_named(CALIBRATING[0], self._model))
         speed = visit.statistics(self._load)["speedup"]
-        return fitted_overhead_s(self._window, settings, oracle, visit.records(self._load), speed=speed)
+        return fitted_overhead(self._window, settings, oracle, visit.records(self._load), speed=speed)
 
     def provenance(self) -> dict[str, Any]:
         """What the predictions rest on, as JSON."""
@@ -125,7 +125,8 @@ class Predictor:
         return {
             "calibrating_configs": len(CALIBRATING),
             "calibrating_load": self._load,
-            "request_overhead_ms": 1000 * self.overhead_s,
+            "request_overhead_ms": 1000 * self._overhead.request_overhead_s,
+            "delivery_share": self._overhead.delivery_share,
             "step_times": {name: serving.oracle.provenance.sentence() for name, serving in servings.items()},
         }
 
@@ -133,7 +134,7 @@ class Predictor:
         visits = [visit for visit in self._visits(name) if not visit.statistics(load)["void"]]
         config = config_named(name, self._model)
         settings, oracle = self._backend.serving(config)
-        settings = replace(settings, request_overhead_s=self.overhead_s)
+        settings = replace(settings, **self._overhead._asdict())
         speed = self._visits(name)[0].statistics(load)["speedup"]
         replay = self._with_acceptance(self._window, drafter(config))
         predicted = predict(replay, settings, oracle, speed=speed)
@@ -164,7 +165,7 @@ class Predictor:
         config = config_named(name, self._model)
         settings, oracle = self._backend.serving(config)
         replay = self._with_acceptance(self._probe, drafter(config))
-        settings = replace(settings, request_overhead_s=self.overhead_s)
+        settings = replace(settings, **self._overhead._asdict())
         return Capacities(
             measured=tuple(visit.capacity() for visit in self._visits(name)),
             predicted=saturated_tokens_per_second(replay.traffic, settings, oracle),
@@ -228,7 +229,8 @@ def print_basis(result: Mapping[str, Any]) -> None:
     print(
         f"{result['configs']} configs at {result['cells']} loads in all; calibrated on a saturation probe and the load "
         f"{result['calibrating_load']:.0%} of {result['calibrating_configs']} of them "
-        f"({result['calibrating_cells']} of the cells); request overhead {result['request_overhead_ms']:.2f} ms"
+        f"({result['calibrating_cells']} of the cells); request overhead {result['request_overhead_ms']:.2f} ms, "
+        f"tokens arrive {result['delivery_share']:g} of a step after it"
     )
     for name, sentence in result["step_times"].items():
         print(f"  {name}: {sentence}")

@@ -12,7 +12,7 @@ from engine.simulator.simulate import simulate
 from optimizer.errors import OptimizerError
 from optimizer.measured_speculation import acceptance_profile, tokens_per_step
 from optimizer.prompt_tokens import PromptTokenizer
-from optimizer.request_overhead import fitted_overhead_s
+from optimizer.request_overhead import fitted_overhead
 from optimizer.simulated_replay import SimulatedReplay, simulated_replay
 from workloads.metadata import Source, WorkloadMetadata
 from workloads.records import RequestRecord
@@ -57,11 +57,13 @@ def test_a_profile_counts_steps_without_drafts_as_not_kept() -> None:
 
 def test_an_overhead_that_was_added_is_found(replay: SimulatedReplay) -> None:
     outcome = simulate(replay.traffic, replace(SETTINGS, request_overhead_s=0.004), STEP)
-    assert fitted_overhead_s(replay, SETTINGS, STEP, replay.records(outcome)) == pytest.approx(0.004, rel=0.05)
+    found = fitted_overhead(replay, SETTINGS, STEP, replay.records(outcome))
+    again = simulate(replay.traffic, replace(SETTINGS, **found._asdict()), STEP)
+    assert again.ttft_s == pytest.approx(outcome.ttft_s, rel=0.05)
     quick = simulate(replay.traffic, SETTINGS, ConstantOracle(seconds=0.005))
-    assert fitted_overhead_s(replay, SETTINGS, STEP, replay.records(quick)) == 0.0
+    assert fitted_overhead(replay, SETTINGS, STEP, replay.records(quick)) == (0.0, 0.0)
     with pytest.raises(OptimizerError, match="of other requests"):
-        fitted_overhead_s(replay, SETTINGS, STEP, [record("nobody", (1.0,))])
+        fitted_overhead(replay, SETTINGS, STEP, [record("nobody", (1.0,))])
 
 
 def test_prompts_of_a_chat_are_tokens_of_its_template() -> None:

@@ -143,3 +143,10 @@ def test_a_step_costs_the_drafts_that_are_made_not_those_that_may_be() -> None:
 def test_tokens_per_step_below_one_are_refused() -> None:
     with pytest.raises(SimulatorError, match="every step of an answer gives a token"):
         traffic([(0, 10, 9)], tokens_per_step=np.array([0.5]))
+
+
+def test_tokens_arrive_a_share_of_their_step_after_it() -> None:
+    outcome = simulate(traffic([(0, 10, 4), (0.5, 10, 1)]), scheduler(delivery_share=0.5), SECOND)
+    assert outcome.token_times_s.tolist() == [1.5, 2.5, 3.5, 4.5, 2.5]
+    assert outcome.first_token_s.tolist() == [1.5, 2.5]
+    assert outcome.end_s.tolist() == [4.5, 2.5]
