@@ -106,13 +106,19 @@ def from_parquet(data: bytes) -> list[StepRecord]:
     """What `to_parquet` wrote.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: not such a file, or one of an older version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=list(StepRecord._fields))
-    except (pa.ArrowException, KeyError) as error:
-        raise ValueError(f"not a step log: {error}") from None
+        table = pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise ValueError(f"not a step log: {str(error).splitlines()[0]}") from None
+    missing = [name for name in StepRecord._fields if name not in table.column_names]
+    if len(missing) == len(StepRecord._fields):
+        raise ValueError("not a step log: it has none of its columns")
+    if missing:
+        raise ValueError(f"a step log of an older version, without {' and '.join(missing)}: measure the trial again")
+    table = table.select(list(StepRecord._fields))
     return [StepRecord(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]

@@ -1,6 +1,9 @@
 """Roofline and calibrated step times: arithmetic by hand, and fits that find what made the data."""
 
+import io
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,11 +169,23 @@ def test_too_few_steps_are_refused() -> None:
         calibrate(logged(49), name="short")
 
 
+def without(log: bytes, *columns: str, rest: str | None = None) -> bytes:
+    """A parquet file that lacks some columns; what is left may get another name."""
+    table = pq.read_table(io.BytesIO(log)).drop_columns(list(columns))
+    sink = io.BytesIO()
+    pq.write_table(table.rename_columns([rest]) if rest else table, sink)
+    return sink.getvalue()
+
+
 def test_a_step_log_survives_parquet() -> None:
     records = logged(5)
     assert from_parquet(to_parquet(records)) == records
     with pytest.raises(ValueError, match="not a step log"):
         from_parquet(b"nothing")
+    with pytest.raises(ValueError, match="of an older version, without gap_s and num_added_seqs: measure"):
+        from_parquet(without(to_parquet(records), "gap_s", "num_added_seqs"))
+    with pytest.raises(ValueError, match="none of its columns"):
+        from_parquet(without(to_parquet(records), *StepRecord._fields[1:], rest="other"))
 
 
 def test_a_correction_is_told() -> None:
