@@ -112,7 +112,7 @@ def from_parquet(data: bytes) -> list[StepRecord]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
     except pa.ArrowException as error:
         raise ValueError(f"not a step log: {str(error).splitlines()[0]}") from None
     missing = [name for name in StepRecord._fields if name not in table.column_names]
