@@ -116,6 +116,16 @@ class _Rows(NamedTuple):
     drafters: Ints  # [N]: -1 for none
     folds: Ints
 
+    def only(self, kept: npt.NDArray[np.bool_]) -> _Rows:
+        return _Rows(
+            steps=self.steps[kept],
+            arrivals=self.arrivals[kept],
+            seconds=self.seconds[kept],
+            formats=self.formats[kept],
+            drafters=self.drafters[kept],
+            folds=self.folds[kept],
+        )
+
 
 class Calibrator:
     """A joint fit to several trials; `oracle` puts a format's pass and a drafter's drafting together.
@@ -133,7 +143,7 @@ class Calibrator:
         expected = features @ _fit(features, rows.seconds)
         self._kept = rows.seconds < _LONG * np.maximum(expected, np.median(rows.seconds) / _LONG)
         self._left_out_s = float(rows.seconds[~self._kept].sum() / rows.seconds.sum())
-        rows = _Rows(*(column[self._kept] for column in rows))
+        rows = rows.only(self._kept)
         features = features[self._kept]
         self._rows, self._costs = rows, _fit(features, rows.seconds)
         self._held_out = np.empty(len(rows.seconds))
