@@ -22,7 +22,8 @@ from engine.simulator.step_times import LOCAL, Calibration, step_time_oracle
 from search_spaces.errors import SearchSpaceError
 from search_spaces.skus import Sku, find_sku
 
-_FREE_DRAFTS = ("ngram", "suffix")  # drafting takes no time on the device
+_FREE_DRAFTS = ("ngram", "suffix")  # drafting takes no time on the device; calibrated steps know of the others
+_LOCAL_SEQUENCES = 64  # or max_num_seqs, at full length: what the bundled engine's cache holds at most
 
 
 class Serving(NamedTuple):
@@ -77,7 +78,11 @@ class SimulatedBackend:
             )
         if unknown := _not_simulated(config):
             raise SimulatorError(f"{unknown} is not simulated. Leave it out, or measure it on an engine")
-        settings = settings_of(config, num_blocks=num_kv_blocks(config, shape, sku), acceptance=self._accepted(config))
+        num_blocks = num_kv_blocks(config, shape, sku)
+        if sku.name == LOCAL and config.kv_cache_memory_bytes is None:
+            longest = config.max_model_len or shape.max_position_embeddings
+            num_blocks = min(num_blocks, max(_LOCAL_SEQUENCES, config.max_num_seqs) * -(-longest // config.block_size))
+        settings = settings_of(config, num_blocks=num_blocks, acceptance=self._accepted(config))
         return Serving(settings, step_time_oracle(config, shape, sku, self._calibration))
 
     def _accepted(self, config: EngineConfig) -> AcceptanceProfile | None:
@@ -85,7 +90,7 @@ class SimulatedBackend:
         speculation = config.speculative_config
         if speculation is None:
             return None
-        if speculation.method not in _FREE_DRAFTS:
+        if speculation.method not in _FREE_DRAFTS and config.hardware.sku != LOCAL:
             raise SimulatorError(
                 f"the time that {speculation.method} takes to draft is not simulated. "
                 f"Use {' or '.join(_FREE_DRAFTS)}, or measure it on an engine"
@@ -99,7 +104,8 @@ class SimulatedBackend:
                 f"the acceptance profile of {speculation.method} is measured for {profile.num_draft_tokens} draft "
                 f"tokens, not for {wanted}. Use num_speculative_tokens {profile.num_draft_tokens} or fewer"
             )
-        return AcceptanceProfile(per_position=profile.per_position[:wanted])
+        kept = profile.per_position[:wanted]
+        return AcceptanceProfile(per_position=kept, drafted=profile.drafted_share * len(kept))
 
     def _sku(self, config: EngineConfig) -> Sku:
         sku = find_sku(self._skus, config.hardware.sku)

@@ -124,6 +124,7 @@ def _measurer(
             skus=job.skus,
             objective=job.objective,
             slos=job.slos,
+            model=Path(job.base.model),
             seed=job.seed,
         )
         return

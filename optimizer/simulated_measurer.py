@@ -6,6 +6,7 @@ Does not measure and says nothing about quality. Everything it finds is marked p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from engine.backend import EngineError, FailureKind, Refusal
 from engine.config import EngineConfig
@@ -18,6 +19,7 @@ from optimizer.findings import Findings
 from optimizer.measurement import defined_metrics
 from optimizer.objective import Objective
 from optimizer.predicted_fleet import PredictedFleet, predict_fleet
+from optimizer.prompt_tokens import PromptTokenizer
 from optimizer.results import Provenance
 from optimizer.simulated_replay import SimulatedReplay, simulated_replay
 from optimizer.slo import Slo
@@ -42,14 +44,21 @@ class SimulatedMeasurer:
         skus: Mapping[str, Sku],
         objective: Objective,
         slos: tuple[Slo, ...],
+        model: Path | None = None,
         seed: int = 0,
     ) -> None:
-        """Raises OptimizerError: a workload without arrivals or token counts."""
+        """`model`: whose tokenizer tells which prompts share a prefix.
+
+        Raises:
+            OptimizerError: a workload without arrivals or token counts.
+        """
         self._backend, self._skus, self._objective, self._slos = backend, skus, objective, slos
         self._load: RecordedLoad = recorded_load(workload)
         part = simulated_part(workload, seed=seed)
         self._closed_loop = "closed_loop" in workload.capabilities  # as the replayer chooses
-        self._replay: SimulatedReplay = simulated_replay(part, closed_loop=self._closed_loop)
+        self._replay: SimulatedReplay = simulated_replay(
+            part, closed_loop=self._closed_loop, token_ids=None if model is None else PromptTokenizer(model)
+        )
         self._num_requests = len(workload)
 
     @property

@@ -5,7 +5,7 @@ Does not know schedulers or step times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,9 @@ class SimulatedReplay:
         ]
 
 
-def simulated_replay(workload: Workload, *, closed_loop: bool = False) -> SimulatedReplay:
+def simulated_replay(
+    workload: Workload, *, closed_loop: bool = False, token_ids: Callable[[Request], Sequence[int]] | None = None
+) -> SimulatedReplay:
     """The workload's arrivals, lengths, priorities and shared prefixes.
 
     Requests without output tokens are left out: they were refused or never answered.
@@ -75,6 +77,7 @@ def simulated_replay(workload: Workload, *, closed_loop: bool = False) -> Simula
     Args:
         closed_loop: a request with parents waits for the last of them (the one latest in the file) and its think time,
             instead of its recorded arrival.
+        token_ids: of a request's prompt, to know shared prefixes by; None: those in the workload.
 
     Raises:
         OptimizerError: requests without arrivals, or without token counts.
@@ -98,7 +101,7 @@ def simulated_replay(workload: Workload, *, closed_loop: bool = False) -> Simula
         raise OptimizerError(
             f"workload {name!r}: request {late[0].request_id} has no arrival time. Import it with arrivals"
         )
-    hashes, size = _block_hashes(requests, workload)
+    hashes, size = _block_hashes(requests, workload, token_ids or _recorded_token_ids)
     _lend_to_parents(hashes, parents, requests, size)
     return SimulatedReplay(
         requests=tuple(requests),
@@ -136,11 +139,17 @@ def _priorities(requests: Sequence[Request]) -> Ints | None:
     return np.array([request.priority or 0 for request in requests], np.int64)
 
 
-def _block_hashes(requests: Sequence[Request], workload: Workload) -> tuple[list[list[int]], int]:
+def _recorded_token_ids(request: Request) -> Sequence[int]:
+    return request.prompt_token_ids or ()
+
+
+def _block_hashes(
+    requests: Sequence[Request], workload: Workload, token_ids: Callable[[Request], Sequence[int]]
+) -> tuple[list[list[int]], int]:
     """Names of whole prompt blocks, recorded or made from token ids, and a block's tokens."""
     hashing = workload.metadata.prefix
     if hashing is None:
-        return [_names_of_ids(request.prompt_token_ids or ()) for request in requests], TOKEN_ID_BLOCK
+        return [_names_of_ids(token_ids(request)) for request in requests], TOKEN_ID_BLOCK
     size = hashing.block_size
     found: list[list[int]] = []
     for request in requests:

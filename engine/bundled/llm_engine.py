@@ -139,6 +139,7 @@ class LLMEngine:
             grammar=grammar,
             standing=standing,
         )
+        self.step_log.request_added(to_idle=not self.has_unfinished())
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 

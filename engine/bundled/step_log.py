@@ -22,6 +22,8 @@ class StepRecord(NamedTuple):
 
     start_s: float  # since the log began
     duration_s: float  # scheduling, drafting, the model's pass and drawing
+    gap_s: float | None  # until the next step began: outputs handed over; None when the engine was idle after it
+    num_added_seqs: int  # requests that came since the step before
     num_prefill_seqs: int
     num_prefill_tokens: int
     num_prefill_context_tokens: int
@@ -32,7 +34,7 @@ class StepRecord(NamedTuple):
 
 
 class StepLog:
-    """The latest `MAX_STEPS` steps.
+    """The latest `MAX_STEPS` steps; those that score tokens are left out, as serving does not.
 
     Args:
         zero_s: the clock's reading that is second 0, on the clock that `add` is given.
@@ -41,30 +43,49 @@ class StepLog:
     def __init__(self, zero_s: float, max_steps: int = MAX_STEPS) -> None:
         self._zero_s = zero_s
         self._records: deque[StepRecord] = deque(maxlen=max_steps)
+        self._num_added = 0
+        self._last_end_s: float | None = None  # of the step before, where it was logged and work was left
 
     def __len__(self) -> int:
         return len(self._records)
 
+    def request_added(self, *, to_idle: bool) -> None:
+        """Note a request that was queued; `to_idle`: while no other was unfinished."""
+        self._num_added += 1
+        if to_idle:
+            self._last_end_s = None
+
     def add(self, scheduled: Seq[ScheduledSequence], results: Seq[StepResult], *, begin_s: float, end_s: float) -> None:
         """Note a step; the sequences are as they were scheduled, not yet advanced."""
-        prefill_seqs = prefill_tokens = prefill_context = decode_seqs = decode_context = drafted = new = 0
-        for item, result in zip(scheduled, results, strict=True):
-            sequence = item.sequence
-            if item.decodes:
-                decode_seqs += 1
-                decode_context += sequence.num_computed_tokens
-            else:
-                prefill_seqs += 1
-                prefill_tokens += item.num_tokens
-                prefill_context += sequence.num_computed_tokens
-            drafted += result.num_drafted
-            new += len(result.token_ids)
-        composition = (prefill_seqs, prefill_tokens, prefill_context, decode_seqs, decode_context, drafted, new)
-        self._records.append(StepRecord(begin_s - self._zero_s, end_s - begin_s, *composition))
+        if self._last_end_s is not None:
+            self._records[-1] = self._records[-1]._replace(gap_s=begin_s - self._last_end_s)
+        num_added, self._num_added, self._last_end_s = self._num_added, 0, None
+        if any(result.logprobs is not None or result.prompt_logprobs for result in results):
+            return
+        duration_s, composition = end_s - begin_s, _composition(scheduled, results)
+        self._records.append(StepRecord(begin_s - self._zero_s, duration_s, None, num_added, *composition))
+        self._last_end_s = end_s
 
     def records(self) -> list[StepRecord]:
         """Oldest first."""
         return list(self._records)
+
+
+def _composition(scheduled: Seq[ScheduledSequence], results: Seq[StepResult]) -> tuple[int, ...]:
+    """The counts of a `StepRecord`, from `num_prefill_seqs` on."""
+    prefill_seqs = prefill_tokens = prefill_context = decode_seqs = decode_context = drafted = new = 0
+    for item, result in zip(scheduled, results, strict=True):
+        sequence = item.sequence
+        if item.decodes:
+            decode_seqs += 1
+            decode_context += sequence.num_computed_tokens
+        else:
+            prefill_seqs += 1
+            prefill_tokens += item.num_tokens
+            prefill_context += sequence.num_computed_tokens
+        drafted += result.num_drafted
+        new += len(result.token_ids)
+    return prefill_seqs, prefill_tokens, prefill_context, decode_seqs, decode_context, drafted, new
 
 
 def to_parquet(records: Seq[StepRecord]) -> bytes:
@@ -72,7 +93,7 @@ def to_parquet(records: Seq[StepRecord]) -> bytes:
     import pyarrow as pa  # tens of milliseconds that serving never needs
     import pyarrow.parquet as pq
 
-    types = {"start_s": pa.float64(), "duration_s": pa.float64()}
+    types = dict.fromkeys(("start_s", "duration_s", "gap_s"), pa.float64())
     schema = pa.schema([(name, types.get(name, pa.int64())) for name in StepRecord._fields])
     columns = list(zip(*records, strict=True)) or [()] * len(schema)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
@@ -85,13 +106,19 @@ def from_parquet(data: bytes) -> list[StepRecord]:
     """What `to_parquet` wrote.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: not such a file, or one of an older version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=list(StepRecord._fields))
-    except (pa.ArrowException, KeyError) as error:
-        raise ValueError(f"not a step log: {error}") from None
+        table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
+    except pa.ArrowException as error:
+        raise ValueError(f"not a step log: {str(error).splitlines()[0]}") from None
+    missing = [name for name in StepRecord._fields if name not in table.column_names]
+    if len(missing) == len(StepRecord._fields):
+        raise ValueError("not a step log: it has none of its columns")
+    if missing:
+        raise ValueError(f"a step log of an older version, without {' and '.join(missing)}: measure the trial again")
+    table = table.select(list(StepRecord._fields))
     return [StepRecord(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]

@@ -17,18 +17,30 @@ _POOL = 1 << 14  # steps drawn once and walked through by all answers
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptanceProfile:
-    """`per_position[j]` is the chance that the draft's token j is kept, given that those before it were."""
+    """`per_position[j]` is the chance that the draft's token j is there and kept, given that those before it were.
+
+    Args:
+        drafted: tokens drafted by a sequence's step on average, fewer where nothing was found to draft; None: all.
+    """
 
     per_position: tuple[float, ...]
+    drafted: float | None = None
 
     def __post_init__(self) -> None:
         if not self.per_position or not all(0 <= chance <= 1 for chance in self.per_position):
             raise SimulatorError("an acceptance profile has a chance between 0 and 1 for every draft token")
+        if self.drafted is not None and not 0 <= self.drafted <= len(self.per_position):
+            raise SimulatorError(f"{self.drafted:g} tokens are drafted a step, of {len(self.per_position)} at most")
 
     @property
     def num_draft_tokens(self) -> int:
-        """Tokens drafted in a step."""
+        """Most tokens that a sequence drafts in a step."""
         return len(self.per_position)
+
+    @property
+    def drafted_share(self) -> float:
+        """Tokens drafted over the most there could be."""
+        return 1.0 if self.drafted is None else self.drafted / len(self.per_position)
 
     @property
     def mean_tokens(self) -> float:

@@ -40,7 +40,7 @@ class CorrectedOracle:
         prefill_context: int,
         decode_seqs: int,
         decode_context: float,
-        draft_tokens: int,
+        draft_tokens: float,
     ) -> float:
         """Seconds."""
         correction = self._correction

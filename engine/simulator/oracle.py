@@ -56,7 +56,7 @@ class StepTimeOracle(Protocol):
         prefill_context: int,
         decode_seqs: int,
         decode_context: float,
-        draft_tokens: int,
+        draft_tokens: float,
     ) -> float:
         """Duration of a step; context tokens are those in the cache before it, summed over sequences."""
         ...

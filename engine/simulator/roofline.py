@@ -94,7 +94,7 @@ class RooflineOracle:
         prefill_context: int,
         decode_seqs: int,
         decode_context: float,
-        draft_tokens: int,
+        draft_tokens: float,
     ) -> float:
         """Seconds: max(arithmetic, weights read) + attention of prompts + KV read + what is sent + overhead."""
         tokens = prefill_tokens + decode_seqs + draft_tokens

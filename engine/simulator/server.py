@@ -14,7 +14,7 @@ steps of a jump lie on the line between its first and its last.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from math import ceil, inf, sqrt
+from math import ceil, inf, isnan, nan, sqrt
 from typing import NamedTuple
 
 from engine.simulator.acceptance import StepDrawer
@@ -59,7 +59,8 @@ class SimulatedServer:
         self.settings = settings
         self.now_s = 0.0
         self.busy_s = 0.0
-        self.log = TickLog()
+        self.log = TickLog(settings.delivery_share)
+        self._delivered_s = 0.0  # when the last step's tokens have arrived
         self.first_token_s = [inf] * len(traffic)
         self.end_s = [inf] * len(traffic)
         self.num_preemptions = [0] * len(traffic)
@@ -72,7 +73,10 @@ class SimulatedServer:
         self._priorities: list[int] = [0] * len(traffic) if traffic.priority is None else traffic.priority.tolist()
         self._by_priority = traffic.priority is not None
         self._drafts = settings.num_draft_tokens
+        self._drafted_share = settings.acceptance.drafted_share if settings.acceptance else 0.0
         self._drawer = StepDrawer(settings.acceptance, settings.seed) if settings.acceptance else None
+        own = traffic.tokens_per_step
+        self._tokens_per_step: list[float] = [nan] * len(traffic) if own is None else own.tolist()
         self._cache = (
             PrefixCache(prefix_paths(traffic, settings.block_size)) if settings.enable_prefix_caching else None
         )
@@ -146,8 +150,8 @@ class SimulatedServer:
         preempted = self._make_room()
         decoding, context = len(self._decodings), self._context
         limit = self.settings.max_num_batched_tokens
-        drafts = min(decoding * self._drafts, limit - decoding)
-        budget = limit - decoding - drafts
+        reserved = min(decoding * self._drafts, limit - decoding)
+        drafts, budget = reserved * self._drafted_share, limit - decoding - reserved
         ready: list[int] = []
         num_seqs = num_tokens = num_context = 0
         if self._prefilling >= 0 and budget:
@@ -180,7 +184,7 @@ class SimulatedServer:
         while self._stint_of[ends[0][1]] != ends[0][2]:
             heappop(ends)
         decoding, context = len(self._decodings), self._context
-        drafts = min(decoding * self._drafts, settings.max_num_batched_tokens - decoding)
+        drafts = min(decoding * self._drafts, settings.max_num_batched_tokens - decoding) * self._drafted_share
         room = (settings.num_blocks - self.used_blocks) * settings.block_size
         steps = min(ends[0][0] - self._tick, 1 + int((room + _SLACK) / rate))
         first_s = self._step_s(0, 0, 0, decoding, context, drafts)
@@ -200,6 +204,7 @@ class SimulatedServer:
         self.log.add_steps(self._tick, self.now_s, first_s, growth_s)
         duration_s = steps * first_s + growth_s * (steps * (steps - 1) / 2)
         self.now_s += duration_s
+        self._delivered_s = self.now_s + self.settings.delivery_share * (first_s + growth_s * (steps - 1))
         self.busy_s += duration_s
         self._tick += steps
         self._context += steps * self._rate
@@ -273,9 +278,9 @@ class SimulatedServer:
             self._shared[request] += self._cache.add(request, known // size)
         self._emitted[request] += 1
         if self.first_token_s[request] == inf:
-            self.first_token_s[request] = self.now_s
+            self.first_token_s[request] = self._delivered_s
         left = self._outputs[request] - self._emitted[request]
-        steps = left if self._drawer is None or not left else self._drawer.steps(left)
+        steps = self._num_steps(request, left)
         self._decodings[request] = _Decoding(tick, known, left, steps)
         self._context += known
         self._num_shared += self._shared[request]
@@ -285,8 +290,15 @@ class SimulatedServer:
         else:
             self._end(request, ended)
 
+    def _num_steps(self, request: int, num_tokens: int) -> int:
+        """How many steps an answer's remaining tokens take."""
+        if self._drawer is None or not num_tokens:
+            return num_tokens
+        own = self._tokens_per_step[request]
+        return self._drawer.steps(num_tokens) if isnan(own) else max(1, round(num_tokens / own))
+
     def _end(self, request: int, ended: list[int]) -> None:
-        self.end_s[request] = self.now_s
+        self.end_s[request] = self._delivered_s
         self._stop(request)
         self._stint_of[request] = 0
         ended.append(request)

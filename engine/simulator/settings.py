@@ -20,6 +20,8 @@ class SchedulerSettings:
         num_blocks: KV blocks of one replica.
         acceptance: of speculation; None: no drafts.
         request_overhead_s: from a request's arrival until the scheduler sees it (HTTP, tokenization).
+        delivery_share: of a step's time, until its tokens have reached their clients: they are written while the
+            next step runs.
     """
 
     num_blocks: int
@@ -30,6 +32,7 @@ class SchedulerSettings:
     block_size: int = 16
     acceptance: AcceptanceProfile | None = None
     request_overhead_s: float = 0.0
+    delivery_share: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:

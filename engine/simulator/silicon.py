@@ -70,10 +70,10 @@ class SiliconOracle:
         prefill_context: int,
         decode_seqs: int,
         decode_context: float,
-        draft_tokens: int,
+        draft_tokens: float,
     ) -> float:
         """Seconds; a chunk's attention is that of the prompt so far less that of its context."""
-        tokens = prefill_tokens + decode_seqs + draft_tokens
+        tokens = int(prefill_tokens + decode_seqs + draft_tokens + 0.5)
         seconds = self._shared_s[min(tokens, self._max_tokens)]
         if tokens > self._max_tokens:
             seconds *= tokens / self._max_tokens

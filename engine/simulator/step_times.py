@@ -5,14 +5,15 @@ Does not know schedulers or memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from engine.bundled.step_log import from_parquet
 from engine.config import ConfigError, EngineConfig, load_engine_config
 from engine.model_shape import ModelShape
-from engine.simulator.calibrated import CalibratedOracle, calibrate
+from engine.simulator.calibrated import CalibratedOracle, Calibrator, MeasuredSteps
 from engine.simulator.errors import SimulatorError
 from engine.simulator.oracle import StepTimeOracle
 from engine.simulator.roofline import RooflineOracle
@@ -24,41 +25,73 @@ _MAX_TOKENS, _MAX_SEQS = 8192, 512  # of a table; longer steps are scaled
 _BF16 = "bfloat16"
 
 
-_CHANGES_STEPS = (
-    "quantization.weights",
-    "quantization.activations",
-    "quantization.kv_cache",
-    "dtype",
-    "tensor_parallel_size",
-    "num_threads",
-    "enforce_eager",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Step times measured on this machine, and the config that was measured where it is known."""
+    """Step times measured on this machine, and the configs that were measured where they are known.
 
-    oracle: CalibratedOracle
-    config: EngineConfig | None
+    Raises:
+        SimulatorError: trials that cannot be fitted together, or too few steps.
+    """
+
+    def __init__(self, trials: Sequence[tuple[MeasuredSteps, EngineConfig | None]]) -> None:
+        self._config = trials[0][1]
+        for steps, config in trials:
+            if objection := self._difference(config):
+                raise SimulatorError(f"{steps.name}: {objection}. Give trials that share it")
+        self._calibrator = Calibrator([steps for steps, _ in trials])
 
     def objection(self, config: EngineConfig) -> str:
         """Why these steps say nothing of a config; empty when they do."""
-        if self.config is None:
+        if self._config is None:
             return ""
-        for name in _CHANGES_STEPS:
-            mine, theirs = config.flat()[name], self.config.flat()[name]
+        if difference := self._difference(config):
+            return difference
+        known = self._calibrator.number_formats
+        if number_format(config) not in known:
+            return (
+                f"the calibrating steps were measured with {' and '.join(known)} weights, not {number_format(config)}"
+            )
+        if drafter(config) and drafter(config) not in self._calibrator.drafters:
+            return f"no calibrating steps were measured with {drafter(config)} speculation"
+        return ""
+
+    def oracle(self, config: EngineConfig) -> CalibratedOracle:
+        """Ask `objection` first."""
+        if self._config is None:
+            return self._calibrator.oracle(*self._calibrator.number_formats[:1], *self._calibrator.drafters[:1])
+        return self._calibrator.oracle(number_format(config), drafter(config))
+
+    def _difference(self, config: EngineConfig | None) -> str:
+        """What the costs depend on besides formats and drafters."""
+        if config is None or self._config is None:
+            return "" if config is self._config else "its config.yaml is missing beside some trials"
+        for name in ("tensor_parallel_size", "num_threads", "enforce_eager"):
+            mine, theirs = config.flat()[name], self._config.flat()[name]
             if mine != theirs:
                 return f"the calibrating steps were measured with {name} {theirs}, not {mine}"
         return ""
 
 
-def read_calibration(path: Path) -> Calibration:
-    """Fit to a trial's `steps.parquet`; its `config.yaml`, where it lies beside, says what the steps speak for.
+def number_format(config: EngineConfig) -> str:
+    """What the costs of a config's pass depend on."""
+    weights, dtype = config.quantization.weights, config.dtype
+    return weights if dtype == "auto" else f"{weights} {dtype}"
+
+
+def drafter(config: EngineConfig) -> str:
+    """What the costs of a config's drafting depend on; empty without speculation."""
+    return "" if config.speculative_config is None else config.speculative_config.method
+
+
+def read_calibration(*paths: Path) -> Calibration:
+    """Fit to trials' `steps.parquet`; the `config.yaml` beside each, where it is, says what the steps speak for.
 
     Raises:
-        SimulatorError: not such a file, or too few steps.
+        SimulatorError: not such a file, too few steps, or trials that cannot be fitted together.
     """
+    return Calibration([_read(path) for path in paths])
+
+
+def _read(path: Path) -> tuple[MeasuredSteps, EngineConfig | None]:
     try:
         records = from_parquet(path.read_bytes())
     except OSError as error:
@@ -70,7 +103,12 @@ def read_calibration(path: Path) -> Calibration:
         config = load_engine_config(beside) if beside.exists() else None
     except ConfigError as error:
         raise SimulatorError(str(error)) from None
-    return Calibration(oracle=calibrate(records, name=path.name), config=config)
+    name = f"{path.parent.name}/{path.name}"
+    if config is None:
+        drafts = any(record.num_draft_tokens for record in records)
+        return MeasuredSteps(records=records, name=name, drafter="drafts" if drafts else ""), None
+    steps = MeasuredSteps(records=records, name=name, number_format=number_format(config), drafter=drafter(config))
+    return steps, config
 
 
 def step_time_oracle(
@@ -109,7 +147,9 @@ def _calibrated(config: EngineConfig, calibration: Calibration | None) -> StepTi
         )
     if objection := calibration.objection(config):
         raise SimulatorError(f"{objection}. Give the steps of a trial like it")
-    return calibration.oracle
+    oracle = calibration.oracle(config)
+    outside = oracle.outside(max_num_seqs=config.max_num_seqs, max_num_batched_tokens=config.max_num_batched_tokens)
+    return _Labelled(oracle, gap=outside) if outside else oracle
 
 
 def _silicon(config: EngineConfig, shape: ModelShape, sku: Sku) -> StepTimeOracle:

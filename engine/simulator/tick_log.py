@@ -22,9 +22,14 @@ class Stint(NamedTuple):
 
 
 class TickLog:
-    """Tick n is the end of the server's step number n, counted from 1."""
+    """Tick n is the end of the server's step number n, counted from 1.
 
-    def __init__(self) -> None:
+    Args:
+        delivery_share: of a step's time, from its end until its tokens have arrived.
+    """
+
+    def __init__(self, delivery_share: float = 0.0) -> None:
+        self._delivery_share = delivery_share
         self._first_ticks: list[int] = []
         self._starts_s: list[float] = []
         self._firsts_s: list[float] = []
@@ -39,11 +44,12 @@ class TickLog:
         self._growths_s.append(growth_s)
 
     def times(self, ticks: Ints) -> Floats:
-        """When these ticks were; each at least 1."""
+        """When the tokens of these ticks arrived; each tick at least 1."""
         entry = np.searchsorted(np.array(self._first_ticks), ticks, side="left") - 1
         steps = ticks - np.array(self._first_ticks)[entry]
         first, growth = np.array(self._firsts_s)[entry], np.array(self._growths_s)[entry]
-        times: Floats = np.array(self._starts_s)[entry] + steps * first + growth * (steps * (steps - 1) / 2)
+        ends = np.array(self._starts_s)[entry] + steps * first + growth * (steps * (steps - 1) / 2)
+        times: Floats = ends + self._delivery_share * (first + growth * (steps - 1))
         return times
 
     def token_times(self) -> tuple[Ints, Floats]:

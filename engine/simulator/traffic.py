@@ -6,7 +6,7 @@ Does not know workload files or text: `optimizer/` makes one from a workload.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from engine.simulator.errors import SimulatorError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_COLUMNS = ("input_tokens", "output_tokens", "parent", "think_s", "priority", "block_hashes", "tokens_per_step")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +32,7 @@ class Traffic:
         block_hashes: names of the leading full blocks of prompt and answer, as far as known. A name stands for its
             block at its place after the blocks before it. None: nothing is shared.
         hash_block_tokens: tokens of a named block.
+        tokens_per_step: under speculation, where a request's own is known; NaN elsewhere. 1 is a step a token.
         max_concurrency: most requests in flight; the others arrive, in order, as soon as one ends (a closed loop).
 
     Raises:
@@ -45,10 +47,11 @@ class Traffic:
     priority: Ints | None = None
     block_hashes: Sequence[Sequence[int]] | None = None
     hash_block_tokens: int = 16
+    tokens_per_step: Floats | None = None
     max_concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input_tokens", "output_tokens", "parent", "think_s", "priority", "block_hashes"):
+        for name in _COLUMNS:
             column = getattr(self, name)
             if column is not None and len(column) != len(self):
                 raise SimulatorError(f"{name} has {len(column)} entries for {len(self)} requests. Give one a request")
@@ -60,6 +63,8 @@ class Traffic:
             raise SimulatorError("a request's parent comes after it. Sort the requests so that parents come first")
         if self.think_s is not None and not (self.think_s >= 0).all():
             raise SimulatorError("think_s has a negative or undefined entry. Give seconds, zero or more")
+        if self.tokens_per_step is not None and (self.tokens_per_step < 1).any():
+            raise SimulatorError("tokens_per_step has an entry below 1: every step of an answer gives a token")
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise SimulatorError(f"max_concurrency is {self.max_concurrency}. Give at least 1")
 
@@ -69,14 +74,4 @@ class Traffic:
     def at_speed(self, factor: float) -> Traffic:
         """The same requests arriving `factor` times as fast; think times shrink alike."""
         think = None if self.think_s is None else self.think_s / factor
-        return Traffic(
-            arrival_s=self.arrival_s / factor,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            parent=self.parent,
-            think_s=think,
-            priority=self.priority,
-            block_hashes=self.block_hashes,
-            hash_block_tokens=self.hash_block_tokens,
-            max_concurrency=self.max_concurrency,
-        )
+        return replace(self, arrival_s=self.arrival_s / factor, think_s=think)

@@ -57,7 +57,7 @@ class Wishes:
     sku: str
     skus: str | None
     catalogue: Path | None
-    steps: Path | None
+    steps: tuple[Path, ...]
     acceptance: tuple[str, ...]
     url: str | None
     model_name: str | None

@@ -46,7 +46,8 @@ _LATENCIES = ("p95_ttft_ms", "p95_tpot_ms")
               help="Share by which the recorded load is raised before replicas are counted.")  # fmt: skip
 @click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
 @click.option("--catalogue", type=FILE, help="Your own hardware catalogue (YAML), laid over the shipped one.")
-@click.option("--steps", type=FILE, help="A measured trial's steps.parquet, for the SKU `local`.")
+@click.option("--steps", type=FILE, multiple=True,
+              help="A measured trial's steps.parquet, for the SKU `local`. Repeatable.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 def command(
@@ -57,7 +58,7 @@ def command(
     headroom: float,
     prices: tuple[str, ...],
     catalogue: Path | None,
-    steps: Path | None,
+    steps: tuple[Path, ...],
     seed: int,
     as_json: bool,
 ) -> None:

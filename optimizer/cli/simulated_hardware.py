@@ -5,7 +5,7 @@ Does not read workloads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.config import EngineConfig
@@ -34,10 +34,10 @@ def chosen_skus(skus: Mapping[str, Sku], names: str) -> tuple[str, ...]:
 
 
 def make_simulated_backend(
-    skus: Mapping[str, Sku], *, steps: Path | None = None, acceptance: Iterable[str] = ()
+    skus: Mapping[str, Sku], *, steps: Sequence[Path] = (), acceptance: Iterable[str] = ()
 ) -> SimulatedBackend:
     """Raises SimulatorError for an unreadable step log, OptimizerError for an acceptance profile."""
-    calibration = read_calibration(steps) if steps is not None else None
+    calibration = read_calibration(*steps) if steps else None
     return SimulatedBackend(skus, calibration=calibration, acceptance=parse_acceptance(acceptance))
 
 

@@ -32,7 +32,9 @@ def config(model: str, sku: str = "mi300x", split: int = 1, **fields: object) ->
 
 
 def backend(**options: object) -> SimulatedBackend:
-    return SimulatedBackend(load_skus(), **options)  # type: ignore[arg-type]
+    skus = load_skus()
+    local = skus["local"].model_copy(update={"memory_gib": 64.0})  # whatever else this machine is doing
+    return SimulatedBackend({**skus, "local": local}, **options)  # type: ignore[arg-type]
 
 
 def refusal(config: EngineConfig, **options: object) -> str:
@@ -88,7 +90,7 @@ def test_a_measured_acceptance_profile_covers_as_many_drafts_as_it_has(model: st
 
 def steps_file(folder: Path, **fields: object) -> Path:
     folder.mkdir()
-    records = [StepRecord(float(n), 0.01 + 1e-4 * n, 0, 0, 0, n, 100 * n, 0, n) for n in range(1, 101)]
+    records = [StepRecord(float(n), 0.01 + 1e-4 * n, 0.0, *(0, 0, 0, 0, n, 100 * n, 0, n)) for n in range(1, 101)]
     (folder / "steps.parquet").write_bytes(to_parquet(records))
     (folder / "config.yaml").write_text(dump_engine_config(EngineConfig.model_validate({"model": "m", **fields})))
     return folder / "steps.parquet"
@@ -105,7 +107,9 @@ def test_local_is_calibrated_by_a_trials_steps_and_by_nothing_else(model: str, t
     assert serving.oracle.provenance.source is Source.CALIBRATED
     assert serving.oracle.step_s(0, 0, 0, 50, 5000, 0) == pytest.approx(0.015, rel=0.05)
     int8 = local.model_copy(update={"quantization": Quantization(weights="int8")})
-    assert calibration.objection(int8) == "the calibrating steps were measured with quantization.weights bf16, not int8"
+    assert calibration.objection(int8) == "the calibrating steps were measured with bf16 weights, not int8"
+    ngram = local.model_copy(update={"speculative_config": SpeculativeConfig(method="ngram", num_speculative_tokens=2)})
+    assert calibration.objection(ngram) == "no calibrating steps were measured with ngram speculation"
 
 
 def test_a_file_that_is_no_step_log_is_named(tmp_path: Path) -> None:

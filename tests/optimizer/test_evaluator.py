@@ -19,6 +19,7 @@ from optimizer.objective import parse_objective
 from optimizer.quality.evaluate import QualityEvaluator, reference_config
 from optimizer.results import TrialResult, TrialState
 from optimizer.slo import parse_slos
+from optimizer.trial_folder import TrialFolder
 from search_spaces.skus import load_skus
 from workloads.records import read_records
 
@@ -88,6 +89,19 @@ def test_a_candidate_becomes_a_result_with_everything_that_is_known(make: MakeEv
     assert load_engine_config(folder / "config.yaml") == DEFAULT
     assert len(read_records(folder / "records.parquet")) == result.metrics["completed"]
     assert (folder / "engine.log").exists()
+
+
+def test_step_telemetry_is_written_again_once_the_probe_has_saturated_the_engine(
+    make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: list[str] = []
+    seen: list[tuple[str, int]] = []
+    monkeypatch.setattr(TrialFolder, "write_steps", lambda _, log: seen.append((phases[-1], int(log))))
+    make(FakeBackend()).evaluate(0, DEFAULT, origin="default", report=phases.append)
+    (first, before), (last, after) = seen
+    assert first.startswith("replaying")
+    assert last == "probing saturation"
+    assert after > before
 
 
 def test_damage_below_the_floor_is_measured_and_not_feasible(make: MakeEvaluator) -> None:

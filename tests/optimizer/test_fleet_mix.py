@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.fleet_mix import cheapest_mix
+from optimizer.fleet_mix import GAP, cheapest_mix
 
 
 def test_each_kind_goes_where_it_is_cheapest_when_both_pools_fill() -> None:
@@ -41,4 +41,13 @@ def test_every_request_is_served_within_capacity_at_no_more_than_one_kind_of_rep
     used = (loads[:, None] * mix.shares / capacities).sum(axis=0)
     assert (used <= mix.replicas + 1e-4).all()
     alone = np.ceil((loads[:, None] / capacities).sum(axis=0) - 1e-9) * dollars
-    assert mix.usd_per_hour <= alone.min() * (1 + 1e-4)
+    assert mix.usd_per_hour <= alone.min() * (1 + GAP + 1e-4)
+    assert mix.lower_bound_usd <= mix.usd_per_hour * (1 + 1e-6)
+
+
+def test_a_config_that_another_beats_is_left_out_and_stays_in_its_place() -> None:
+    capacity = np.array([[5.0, 10.0, 10.0, 20.0]])
+    mix = cheapest_mix(np.array([10.0]), capacity, np.array([2.0, 1.5, 1.5, 9.0]))
+    assert mix is not None
+    assert mix.replicas.tolist() == [0, 1, 0, 0]
+    assert mix.shares.tolist() == [[0.0, 1.0, 0.0, 0.0]]

@@ -45,8 +45,25 @@ def test_only_the_latest_steps_are_kept() -> None:
     assert [(r.start_s, r.duration_s) for r in log.records()] == [(3.0, 0.5), (4.0, 0.5), (5.0, 0.5)]
 
 
+def test_gaps_are_known_while_work_is_left_and_arrivals_are_counted() -> None:
+    log = StepLog(0.0)
+    log.request_added(to_idle=True)
+    log.request_added(to_idle=False)
+    log.add([], [], begin_s=1.0, end_s=2.0)
+    log.add([], [], begin_s=2.25, end_s=3.0)
+    log.request_added(to_idle=True)
+    log.add([], [], begin_s=5.0, end_s=6.0)
+    assert [(r.gap_s, r.num_added_seqs) for r in log.records()] == [(0.25, 2), (None, 0), (None, 1)]
+
+
+def test_steps_that_score_are_left_out(make_engine: MakeEngine, prompts: list[list[int]]) -> None:
+    engine = make_engine()
+    engine.generate(prompts, SamplingParams(max_tokens=2, temperature=0.0, logprobs=1))
+    assert not engine.step_log.records()
+
+
 def test_records_survive_parquet() -> None:
-    records = [StepRecord(0.5, 0.25, 1, 2, 3, 4, 5, 6, 7), StepRecord(1.0, 0.5, 0, 0, 0, 1, 1, 0, 1)]
+    records = [StepRecord(0.5, 0.25, 0.1, 1, 1, 2, 3, 4, 5, 6, 7), StepRecord(1.0, 0.5, None, 0, 0, 0, 0, 1, 1, 0, 1)]
     table = pq.read_table(io.BytesIO(to_parquet(records)))
     assert [StepRecord(**row) for row in table.to_pylist()] == records
     assert pq.read_table(io.BytesIO(to_parquet([]))).column_names == list(StepRecord._fields)

@@ -122,3 +122,31 @@ def test_speculation_without_a_profile_is_not_guessed() -> None:
     config = EngineConfig(model="m", speculative_config={"method": "ngram", "num_speculative_tokens": 4})
     with pytest.raises(SimulatorError, match="acceptance"):
         settings_of(config, num_blocks=10)
+
+
+def test_a_request_whose_acceptance_is_known_takes_its_own_steps() -> None:
+    half = AcceptanceProfile(per_position=(0.5, 0.5))
+    rows = traffic([(0, 10, 31), (100, 10, 31)], tokens_per_step=np.array([3.0, 1.0]))
+    outcome = simulate(rows, scheduler(acceptance=half), SECOND)
+    assert outcome.e2el_s.tolist() == [1 + 30 / 3, 1 + 30]
+
+
+def test_a_step_costs_the_drafts_that_are_made_not_those_that_may_be() -> None:
+    oracle = LinearOracle()
+    sparse = AcceptanceProfile(per_position=(0.1, 0.1, 0.1, 0.1), drafted=1.0)
+    simulate(traffic([(0, 10, 9)]), scheduler(acceptance=sparse), oracle)
+    assert {drafts for *_, decoding, _, drafts in oracle.asked if decoding} == {1.0}
+    with pytest.raises(SimulatorError, match="5 tokens are drafted a step, of 1 at most"):
+        AcceptanceProfile(per_position=(0.5,), drafted=5.0)
+
+
+def test_tokens_per_step_below_one_are_refused() -> None:
+    with pytest.raises(SimulatorError, match="every step of an answer gives a token"):
+        traffic([(0, 10, 9)], tokens_per_step=np.array([0.5]))
+
+
+def test_tokens_arrive_a_share_of_their_step_after_it() -> None:
+    outcome = simulate(traffic([(0, 10, 4), (0.5, 10, 1)]), scheduler(delivery_share=0.5), SECOND)
+    assert outcome.token_times_s.tolist() == [1.5, 2.5, 3.5, 4.5, 2.5]
+    assert outcome.first_token_s.tolist() == [1.5, 2.5]
+    assert outcome.end_s.tolist() == [4.5, 2.5]

@@ -104,7 +104,8 @@ class FakeServer:
         )
 
     def steps(self) -> bytes | None:
-        return None
+        """Not a step log: how many requests came so far."""
+        return str(len(self.bodies)).encode()
 
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
