@@ -40,7 +40,9 @@ class Replayer:
         pin_lengths: ask for exactly the recorded output lengths; False leaves lengths to the model.
         keep_text: keep answers (texts and token ids) in the result.
         limit_s: ends the replay; requests in flight are recorded as cut.
-        timeout_s: of one request.
+        timeout_s: of one request, retries included.
+        max_retries: how often a request that the server refuses for a while, or cannot be reached for, is sent again;
+            counted in the result, and its clock runs on from its intended start.
         stall_s: ends the replay when the server sends no byte for so long while requests wait.
         warmup: sent first, not recorded; then `after_warmup` is called (to reset prefix caches).
         vocab_size: for prompts without text; else the workload's.
@@ -59,6 +61,7 @@ class Replayer:
     keep_text: bool = False
     limit_s: float | None = None
     timeout_s: float = 600.0
+    max_retries: int = 0
     stall_s: float | None = None
     api_key: str | None = None
     warmup: Workload | None = None
@@ -92,7 +95,9 @@ class Replayer:
         requests = spread_within_steps(list(workload), resolution_s, seed=self.seed)
         mode = choose_mode(workload, self.mode)
         pacing = make_pacing(requests, mode, speedup=self.speedup, concurrency=self.concurrency)
-        async with StreamingClient(self.base_url, timeout_s=self.timeout_s, api_key=self.api_key) as client:
+        async with StreamingClient(
+            self.base_url, timeout_s=self.timeout_s, api_key=self.api_key, max_retries=self.max_retries
+        ) as client:
             builder, notes = await self._builder(client, workload, requests)
             notes += await self._warm_up(client, builder)
             run = ReplayRun(
@@ -106,7 +111,7 @@ class Replayer:
             )
             await run.execute()
         notes = [f"replayed in mode {mode}", *_spreading(resolution_s), *notes, *builder.notes()]
-        return _result(run, notes, client.num_retries)
+        return _result(run, notes, client)
 
     async def _builder(
         self, client: StreamingClient, workload: Workload, requests: Sequence[Request]
@@ -144,11 +149,12 @@ def _spreading(resolution_s: float | None) -> list[str]:
     return [f"arrivals were recorded in steps of {resolution_s:g} s: spread at random within their step"]
 
 
-def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
+def _result(run: ReplayRun, notes: list[str], client: StreamingClient) -> ReplayResult:
     counted = (
         (run.num_estimated, "answers whose token times are spread evenly over their chunks"),
         (run.num_unpinned, "answers of another length than asked for"),
-        (num_retries, "requests sent again because the server had closed a kept connection"),
+        (client.num_resent, "requests sent again because the server had closed a kept connection"),
+        (client.num_retries, "retries of requests that the server refused or that did not reach it"),
     )
     records = tuple(run.records)
     return ReplayResult(
@@ -157,6 +163,7 @@ def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
         duration_s=run.duration_s,
         zero_monotonic_s=run.zero_s,
         num_unsent=run.num_unsent,
+        num_retries=client.num_retries,
         ended_by=run.end.by,
         stop_reason=run.end.reason,
         void_reason=void_reason(records),

@@ -45,6 +45,7 @@ class ReplayResult:
     duration_s: float
     zero_monotonic_s: float  # time.monotonic() at second 0 of the records, to join them with other series
     num_unsent: int = 0  # never due, or due after the end
+    num_retries: int = 0  # sent again after a refusal or a failed connection, where asked for
     ended_by: Literal["completion", "limit", "stop_rule", "stall"] = "completion"
     stop_reason: str | None = None  # the stop rule's words
     void_reason: str | None = None  # why the latencies mean nothing: the client was late itself
