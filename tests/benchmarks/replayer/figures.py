@@ -27,7 +27,7 @@ class Figures(NamedTuple):
 
     achieved_rate: float  # requests/s at the mock
     rate_error_percent: float
-    lag_p50_ms: float  # of the requests' arrival at the mock behind the best fitting constant schedule
+    lag_p50_ms: float  # of the requests' arrival at the mock behind their schedule, placed as well as it fits
     lag_p99_ms: float
     own_lag_p99_ms: float | None  # what the tool says of itself
     ttft_p50_ms: float  # said by the tool
@@ -50,10 +50,10 @@ def figures(said: Said, truth: Truth, rate: float, timing: Timing) -> Figures:
         ToolError: the mock did not see as many requests as the tool speaks of.
     """
     truth = _matched(said, truth)
-    intended = constant_schedule(truth.received, rate)
+    intended = schedule(said, truth, rate)
     lag, waited = truth.received - intended, truth.first - truth.received
     added = said.ttft - waited
-    achieved = (len(lag) - 1) / float(np.ptp(truth.received))
+    achieved = rate * float(np.ptp(intended) / np.ptp(truth.received))
     return Figures(
         achieved,
         100 * abs(achieved / rate - 1),
@@ -87,7 +87,7 @@ def stall_charged(said: Said, truth: Truth, rate: float, timing: Timing) -> tupl
     divided by Σ (first chunk written − intended arrival − its median); and that second sum in seconds.
     """
     truth = _matched(said, truth)
-    intended = constant_schedule(truth.received, rate)
+    intended = schedule(said, truth, rate)
     begin, end = truth.stall
     caught = (intended >= begin - timing.first_s) & (intended < end)
     if not caught.any():
@@ -97,10 +97,10 @@ def stall_charged(said: Said, truth: Truth, rate: float, timing: Timing) -> tupl
     return float((said.ttft[caught] - np.nanmedian(said.ttft)).sum()) / total, total
 
 
-def constant_schedule(received: Floats, rate: float) -> Floats:
-    """Intended arrivals: the constant schedule that the tool is least late for without ever being early."""
-    steps = np.arange(len(received)) / rate
-    return steps + float((received - steps).min())
+def schedule(said: Said, truth: Truth, rate: float) -> Floats:
+    """Intended arrivals on the mock's clock: the steps as placed that the tool is never early and least late for."""
+    steps = np.arange(len(truth.received)) / rate if said.intended is None else said.intended
+    return steps + float((truth.received - steps).min())
 
 
 def _matched(said: Said, truth: Truth) -> Truth:

@@ -32,11 +32,12 @@ class Job(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What the tool says, a value a request in the order sent, seconds; `lag`: how late it sent, where it says so."""
+    """What the tool says, a value a request in the order sent, seconds."""
 
     ttft: Floats
     e2el: Floats
-    lag: Floats | None = None
+    lag: Floats | None = None  # how late it sent, where it says so
+    intended: Floats | None = None  # when it meant to send, from any zero; None: at a constant rate
 
 
 class ToolError(Exception):
