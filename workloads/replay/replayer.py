@@ -17,9 +17,11 @@ from workloads.prompts import PreparedRequest, PromptBuilder
 from workloads.records import RequestRecord
 from workloads.replay.client import StreamingClient
 from workloads.replay.dialect import learn_dialect, served_models
+from workloads.replay.loop_lag import LoopLag
 from workloads.replay.pacing import Concurrency, Mode, choose_mode, make_pacing
 from workloads.replay.result import ReplayResult, StopRule, void_reason
 from workloads.replay.run import ReplayRun, RunLimits
+from workloads.replay.server_clocks import ServerClocks
 from workloads.request import Request
 from workloads.workload import Workload
 
@@ -109,9 +111,12 @@ class Replayer:
                 keep_text=self.keep_text,
                 on_record=self.on_record,
             )
-            await run.execute()
+            before = await ServerClocks.read(client)
+            with LoopLag() if mode == "concurrency" else contextlib.nullcontext() as heart:
+                await run.execute()
+            notes += (await ServerClocks.read(client)).notes(before, run.records)
         notes = [f"replayed in mode {mode}", *_spreading(resolution_s), *notes, *builder.notes()]
-        return _result(run, notes, client)
+        return _result(run, notes, client, heart.lags_s if heart is not None else ())
 
     async def _builder(
         self, client: StreamingClient, workload: Workload, requests: Sequence[Request]
@@ -149,7 +154,7 @@ def _spreading(resolution_s: float | None) -> list[str]:
     return [f"arrivals were recorded in steps of {resolution_s:g} s: spread at random within their step"]
 
 
-def _result(run: ReplayRun, notes: list[str], client: StreamingClient) -> ReplayResult:
+def _result(run: ReplayRun, notes: list[str], client: StreamingClient, loop_lags_s: Sequence[float]) -> ReplayResult:
     counted = (
         (run.num_estimated, "answers whose token times are spread evenly over their chunks"),
         (run.num_unpinned, "answers of another length than asked for"),
@@ -166,7 +171,7 @@ def _result(run: ReplayRun, notes: list[str], client: StreamingClient) -> Replay
         num_retries=client.num_retries,
         ended_by=run.end.by,
         stop_reason=run.end.reason,
-        void_reason=void_reason(records),
+        void_reason=void_reason(records, loop_lags_s),
         notes=(*notes, *(f"{count} {what}" for count, what in counted if count)),
     )
 

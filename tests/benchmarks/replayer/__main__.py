@@ -58,7 +58,7 @@ def main() -> None:
     found: dict[str, Any] = {"environment": environment(), "headroom": None, "tools": {}}
     console.print(", ".join(f"{name}: {value}" for name, value in found["environment"].items()))
     with mock_server(timing, server) as mock, tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(mock, timing, client, options, Path(folder))
+        bench = _Bench(mock, timing, client, options, options.folder or Path(folder))
         if not options.no_headroom:
             found["headroom"] = bench.headroom(2 * max(options.rates))
             console.print(f"the mock at {2 * max(options.rates):g} requests/s from a raw driver: {found['headroom']}")
@@ -108,7 +108,7 @@ class _Bench:
 
     def _job(self, name: str, rate: float) -> Job:
         count, python = round(rate * self.options.seconds), self.pythons.get(name)
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-{rate:g}-", dir=self.folder))
         python_path = Path(python).absolute() if python else None
         return Job(self.mock.base_url, rate, count, self.core, python_path, self.options.tokenizer.resolve(), folder)
 
@@ -164,6 +164,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-headroom", action="store_true", help="do not measure the mock at twice the highest rate")
     parser.add_argument("--no-stall", action="store_true")
     parser.add_argument("--width", type=int, default=150)
+    parser.add_argument("--folder", type=Path, help="keep what the tools write here")
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()
 
