@@ -38,6 +38,7 @@ TOOLS: dict[str, LoadGenerator] = {
     "aiperf": aiperf,
 }
 ROWS = {
+    "requests": ("num_requests",),
     "achieved rate, requests/s": ("achieved_rate",),
     "schedule lag at the mock p50 / p99, ms": ("lag_p50_ms", "lag_p99_ms"),
     "schedule lag p99 as the tool says, ms": ("own_lag_p99_ms",),
@@ -148,7 +149,7 @@ def _table(name: str, column: dict[str, Any]) -> Table:
 
 def _cell(figure: dict[str, Any], keys: tuple[str, ...]) -> str:
     values = [figure.get(key) for key in keys]
-    return " / ".join("-" if value is None else f"{value:.2f}" for value in values)
+    return " / ".join("-" if value is None else f"{value:.2f}".removesuffix(".00") for value in values)
 
 
 def _options() -> argparse.Namespace:

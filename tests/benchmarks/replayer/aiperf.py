@@ -22,7 +22,7 @@ def aiperf(job: Job) -> Said:
     command += ["--prompt-input-tokens-mean", str(PROMPT_TOKENS), "--prompt-output-tokens-mean", str(NUM_CHUNKS)]
     command += ["--output-artifact-dir", str(job.folder / "artifacts"), "--export-level", "records"]
     command += ["--no-gpu-telemetry", "--no-server-metrics", "--use-server-token-count"]
-    run(command, job)
+    run(command, job, env={"HF_HUB_OFFLINE": ""})  # offline it takes a folder's path for a repository's name
     found = next((job.folder / "artifacts").rglob("profile_export.jsonl"), None)
     if found is None:
         raise ToolError("no records were exported")

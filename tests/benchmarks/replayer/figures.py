@@ -25,6 +25,7 @@ class Mock(NamedTuple):
 class Figures(NamedTuple):
     """One tool at one rate; milliseconds where the name says so."""
 
+    num_requests: int  # that the tool speaks of
     achieved_rate: float  # requests/s at the mock
     rate_error_percent: float
     lag_p50_ms: float  # of the requests' arrival at the mock behind their schedule, placed as well as it fits
@@ -55,6 +56,7 @@ def figures(said: Said, truth: Truth, rate: float, timing: Timing) -> Figures:
     added = said.ttft - waited
     achieved = rate * float(np.ptp(intended) / np.ptp(truth.received))
     return Figures(
+        len(lag),
         achieved,
         100 * abs(achieved / rate - 1),
         _ms(lag, 50),
