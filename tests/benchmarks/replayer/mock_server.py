@@ -175,6 +175,7 @@ async def _serve(pipe: Connection, timing: Timing) -> None:
         if command == "stop":
             stopped.set()
         elif command == "truth":
+            os.set_blocking(pipe.fileno(), True)  # the loop made it non-blocking, and this may be larger than a pipe
             pipe.send(log.truth())
         else:
             log.reset(command)
