@@ -154,7 +154,8 @@ class StreamingClient:
     async def get_json(self, path: str) -> object | None:
         """The JSON at a path, or None when the server has none there."""
         try:
-            return json.loads(await self.get(path) or b"null")
+            body: object = json.loads(await self.get(path) or b"null")
+            return body
         except ValueError:
             return None
 

@@ -22,7 +22,7 @@ _ROUNDING_S: Final = 0.0005  # by which two honest clocks may cross
 
 class _Total(NamedTuple):
     sum_s: float
-    count: float
+    num: float
 
 
 class ServerClocks:
@@ -45,15 +45,15 @@ class ServerClocks:
         ours = [r for r in records if r.first_token_s is not None]
         if server is None or not ours:
             return []
-        if server.count > len(records):
-            others = f"the server began {server.count - len(records):g} answers to others during the replay"
+        if server.num > len(records):
+            others = f"the server began {server.num - len(records):g} answers to others during the replay"
             return [f"{others}: its latencies are not those of this traffic alone"]
         mean_s = sum((r.first_token_s or 0.0) - r.intended_start_s for r in ours) / len(ours)
-        server_s = server.sum_s / server.count
-        parts = [f"{what} {1000 * t.sum_s / t.count:.2f}" for what, t in self._parts(before)]
+        server_s = server.sum_s / server.num
+        parts = [f"{what} {1000 * t.sum_s / t.num:.2f}" for what, t in self._parts(before)]
         inside = f"{1000 * server_s:.2f} ms by the server's" + (f" ({', '.join(parts)})" if parts else "")
         clocks = f"mean TTFT is {1000 * mean_s:.2f} ms by the client's clock, {inside}"
-        if len(ours) == server.count and server_s > mean_s + _ROUNDING_S:
+        if len(ours) == server.num and server_s > mean_s + _ROUNDING_S:
             return [f"{clocks}: the server claims more than there was, one of the two is wrong"]
         return [clocks]
 
@@ -63,6 +63,6 @@ class ServerClocks:
 
     def _since(self, before: ServerClocks, name: str) -> _Total | None:
         now, then = self._totals.get(name), before._totals.get(name, _Total(0.0, 0.0))
-        if now is None or now.count <= then.count:  # nothing new, or the server was started anew
+        if now is None or now.num <= then.num:  # nothing new, or the server was started anew
             return None
-        return _Total(now.sum_s - then.sum_s, now.count - then.count)
+        return _Total(now.sum_s - then.sum_s, now.num - then.num)

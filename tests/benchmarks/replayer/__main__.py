@@ -75,10 +75,13 @@ class _Bench:
         self.mock, self.timing, self.core, self.options, self.folder = mock, timing, core, options, folder
         self.pythons = dict(pair.split("=", 1) for pair in options.python)
 
-    def headroom(self, rate: float) -> dict[str, float]:
+    def headroom(self, rate: float) -> dict[str, Any]:
         """What the mock does at a rate that no tool is asked for."""
         self.mock.reset()
-        said = raw_driver(self._job("raw", rate))
+        try:
+            said = raw_driver(self._job("raw", rate))
+        except ToolError as error:
+            return {"error": str(error)}
         truth = self.mock.truth()
         rates = {"achieved_rate": figures(said, truth, rate, self.timing).achieved_rate}
         return {name: round(value, 3) for name, value in (rates | mock_figures(truth, self.timing)._asdict()).items()}
