@@ -79,6 +79,14 @@ def test_an_event_that_is_not_json_is_an_error_of_the_answer() -> None:
     assert answer.error == "the stream holds an event that is not JSON"
 
 
+@pytest.mark.parametrize("event", [b"5", b'{"choices":[7]}', b'{"choices":{"a":1}}', b'{"choices":[{"delta":3}]}'])
+def test_an_event_of_another_form_is_an_error_of_the_answer(event: bytes) -> None:
+    answer = AnswerStream(keep_text=True)
+    answer.feed(b"data: " + event + b"\n\n", 1.0)
+    assert answer.error is not None
+    assert answer.error.startswith("the stream holds an event that is not")
+
+
 def test_lines_without_data_are_skipped() -> None:
     assert EventParser().feed(b"event: x\nid: 1\n: comment\n\ndata: {}\n") == [b"{}"]
 

@@ -1,7 +1,9 @@
 """The replayer against a mock OpenAI server."""
 
+import asyncio
 import re
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +15,10 @@ from workloads.errors import WorkloadError
 from workloads.metadata import PrefixHashing
 from workloads.metrics import summarize
 from workloads.records import RequestRecord
+from workloads.replay.loop_lag import LoopLag
 from workloads.replay.replayer import Replayer
 from workloads.replay.result import ReplayResult, void_reason
+from workloads.replay.server_clocks import ServerClocks
 from workloads.request import Request
 from workloads.stopping.limit import PercentileLimit
 from workloads.stopping.stop_rule import InFlight
@@ -367,6 +371,28 @@ def test_adapters_are_named_where_the_server_has_them(server: MockServer) -> Non
     assert any("adapters the server does not have" in note for note in result.notes)
 
 
+def test_sampling_parameters_are_sent_and_slo_classes_recorded_request_by_request(server: MockServer) -> None:
+    drawn = chat("a", 0.0, temperature=0.7, top_p=0.9, top_k=40, seed=3, stop=("x",), slo_class="batch")
+    result = replay(server, workload(drawn, chat("b", 0.1, temperature=0.0, slo_class="chat"), chat("c", 0.2)))
+    first, second, third = server.bodies
+    names = ("temperature", "top_p", "top_k", "seed", "stop")
+    assert [first.get(name) for name in names] == [0.7, 0.9, 40, 3, ["x"]]
+    assert [second.get(name) for name in names] == [0.0, None, None, None, None]
+    assert [third.get(name) for name in names] == [None] * 5
+    assert [record.slo_class for record in result.records] == ["batch", "chat", None]
+
+
+def test_retries_are_counted_in_the_result_and_the_clock_runs_on(server: MockServer) -> None:
+    faults = iter(["500", None, None])
+    server.behaviour.fault = lambda _: next(faults)
+    result = replay(server, workload(chat("a", 0.0), chat("b", 0.0)), max_retries=1)
+    assert statuses(result.records) == ["ok", "ok"]
+    assert result.num_retries == 1
+    assert any("1 retries" in note for note in result.notes)
+    waited = max((record.first_token_s or 0.0) - record.intended_start_s for record in result.records)
+    assert waited >= 0.5  # the pause before a first retry
+
+
 def lagging(count: int, *, num_late: int) -> list[RequestRecord]:
     """TTFTs of 10 ms; the first `num_late` requests were sent 2 ms late."""
     return [
@@ -399,6 +425,61 @@ def test_a_late_client_voids_the_run() -> None:
     reason = void_reason(late)
     assert reason is not None
     assert "2.00 ms is more than 5% of the median TTFT, 10.00 ms" in reason
+
+
+def test_a_client_whose_loop_is_late_voids_the_run() -> None:
+    # 2 ms against 5% of a 10 ms median TTFT = 0.5 ms; one beat of a thousand does not count
+    punctual = lagging(10, num_late=0)
+    assert void_reason(punctual, [0.0001] * 999 + [0.002]) is None
+    reason = void_reason(punctual, [0.0001] * 900 + [0.002] * 100)
+    assert reason is not None
+    assert "p99 event loop lag 2.00 ms" in reason
+
+
+def test_a_loop_that_is_held_up_is_noticed() -> None:
+    async def run() -> list[float]:
+        with LoopLag() as heart:
+            await asyncio.sleep(0.05)
+            time.sleep(0.1)
+            await asyncio.sleep(0.05)
+        return heart.lags_s
+
+    lags = asyncio.run(run())
+    assert sum(lag >= 0.02 for lag in lags) >= 4  # beats every 20 ms, and 100 ms without one
+    assert all(lag >= 0 for lag in lags)
+
+
+METRICS = """\
+# TYPE vllm:time_to_first_token_seconds histogram
+vllm:time_to_first_token_seconds_bucket{model_name="m",le="+Inf"} %d
+vllm:time_to_first_token_seconds_count{model_name="m"} %d
+vllm:time_to_first_token_seconds_sum{model_name="m"} %s
+vllm:request_queue_time_seconds_count{model_name="m"} %d
+vllm:request_queue_time_seconds_sum{model_name="m"} %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "ttft_s", "words"),
+    [
+        (12, 0.016, "mean TTFT is 10.00 ms by the client's clock, 8.00 ms by the server's (queue 1.00)"),
+        (12, 0.024, "12.00 ms by the server's (queue 1.00): the server claims more than there was"),
+        (15, 0.05, "began 3 answers to others"),
+        (10, 0.0, None),
+        (3, 0.02, None),  # started anew meanwhile
+    ],
+)
+def test_the_servers_clock_is_held_against_ours(count: int, ttft_s: float, words: str | None) -> None:
+    before = ServerClocks((METRICS % (10, 10, "3.5", 10, "0.5")).encode())
+    after = ServerClocks((METRICS % (count, count, 3.5 + ttft_s, count, "0.502")).encode())
+    notes = after.notes(before, lagging(2, num_late=0))
+    assert len(notes) == (words is not None)
+    assert words is None or words in notes[0]
+
+
+def test_a_server_without_metrics_is_not_spoken_of(server: MockServer) -> None:
+    result = replay(server, workload(chat("a", 0.0)))
+    assert not any("clock" in note for note in result.notes)
 
 
 def test_an_empty_workload_replays_to_nothing(server: MockServer) -> None:

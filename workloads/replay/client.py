@@ -6,23 +6,24 @@ Does not know when requests are due or what becomes of the answers.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
-from typing import Self
-
-import aiohttp
-from yarl import URL
+from typing import Final, Self
 
 from workloads.prompts import CHAT, COMPLETIONS, PreparedRequest
 from workloads.records import RecordStatus
+from workloads.replay.address import Address
+from workloads.replay.connection import Connection, ConnectionDroppedError
 from workloads.replay.stream import AnswerStream, error_message
 
-_LARGE_BODY_BYTES = 1 << 20  # aiohttp warns about larger ones given as bytes
+_REFUSAL_BYTES: Final = 65_536  # of an error's body that are read
+_WORTH_RETRYING: Final = frozenset((408, 429, 500, 502, 503, 504))
+_FIRST_PAUSE_S: Final = 0.5  # before the first retry, doubled for each further one: what official clients do
+_LONGEST_PAUSE_S: Final = 8.0
 
 
 class Flight:
-    """One request under way; times are monotonic seconds."""
+    """One request under way; times are monotonic seconds. It is the `Reply` of its own request."""
 
     __slots__ = ("answer", "end_s", "error", "http_status", "index", "intended_s", "sent_s", "status")
 
@@ -38,31 +39,36 @@ class Flight:
 
 
 class StreamingClient:
-    """A connection pool without limits to one server; connections are kept and reused."""
+    """A connection pool without limits to one server; connections are kept and reused.
 
-    def __init__(self, base_url: str, *, timeout_s: float, api_key: str | None = None) -> None:
-        self._base = URL(base_url.rstrip("/").removesuffix("/v1"))
-        self._urls = {path: self._base / path.lstrip("/") for path in (CHAT, COMPLETIONS)}
+    Args:
+        base_url: http or https, with or without `/v1`.
+        timeout_s: of one request, retries included.
+        max_retries: how often a request that the server refuses for a while, or that cannot reach it, is sent again.
+
+    Raises:
+        WorkloadError: not an address, or a key that cannot be a header.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float, api_key: str | None = None, max_retries: int = 0) -> None:
+        self._address = Address(base_url, api_key=api_key)
+        self._heads = {path: self._address.post_head(path) for path in (CHAT, COMPLETIONS)}
         self._timeout_s = timeout_s
-        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._session: aiohttp.ClientSession | None = None
+        self._max_retries = max_retries
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self.num_retries = 0
+        self.num_resent = 0  # because a kept connection was closed as we sent
         self.last_data_s = time.monotonic()
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=600, ttl_dns_cache=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            headers=self._headers,
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None
-        await self._session.close()
+        for connection in (*self._idle, *self._busy):
+            connection.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)  # the loop closes the sockets in its next round
 
     async def send(self, flight: Flight, prepared: PreparedRequest, *, timeout_s: float | None = None) -> None:
         """Send and read to the end; every failure ends up in the flight, none is raised."""
@@ -70,40 +76,58 @@ class StreamingClient:
         flight.sent_s = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send_again_if_dropped(flight, prepared)
+                await self._attempt(flight, prepared)
             flight.status = self._verdict(flight)
         except TimeoutError:
             flight.status = "timeout"
             flight.error = f"no end within {timeout_s:g} s"
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             flight.status = "error"
             flight.error = str(error)[:200] or type(error).__name__
         flight.end_s = self._end_of(flight)
 
-    async def _send_again_if_dropped(self, flight: Flight, prepared: PreparedRequest) -> None:
-        """One retry when a kept connection turns out to be closed: the server may close it as we send."""
-        try:
-            await self._exchange(flight, prepared)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if flight.http_status is not None:
-                raise
+    async def _attempt(self, flight: Flight, prepared: PreparedRequest) -> None:
+        """Send until something came of it that a retry would not mend, or none is left."""
+        request = self._heads[prepared.path] + b"%d\r\n\r\n%b" % (len(prepared.body), prepared.body)
+        for attempt in range(self._max_retries + 1):
+            reply = _StreamedReply(self, flight)
+            is_last = attempt == self._max_retries
+            try:
+                await self._exchange(request, reply)
+            except OSError:
+                if is_last or flight.http_status is not None:
+                    raise
+            else:
+                flight.error = reply.refusal()
+                if is_last or flight.http_status not in _WORTH_RETRYING:
+                    return
             self.num_retries += 1
-            await self._exchange(flight, prepared)
+            flight.http_status = flight.error = None
+            await asyncio.sleep(reply.retry_after_s or min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
 
-    async def _exchange(self, flight: Flight, prepared: PreparedRequest) -> None:
-        assert self._session is not None
-        body = prepared.body if len(prepared.body) < _LARGE_BODY_BYTES else io.BytesIO(prepared.body)
-        async with self._session.post(self._urls[prepared.path], data=body) as response:
-            flight.http_status = response.status
-            if response.status != 200:
-                flight.error = _refusal(await response.content.read(65_536), response.reason)
-                return
-            answer, content = flight.answer, response.content
-            while data := await content.readany():
-                self.last_data_s = now = time.monotonic()
-                answer.feed(data, now)
+    async def _exchange(self, request: bytes, reply: _Reply) -> None:
+        """One request; again on a new connection when a kept one turns out to be closed: servers do so as we send."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_open:
+                continue
+            try:
+                return await self._exchange_on(connection, request, reply)
+            except ConnectionDroppedError:
+                if reply.status is not None:
+                    raise
+                self.num_resent += 1
+                break
+        return await self._exchange_on(await self._address.connect(), request, reply)
+
+    async def _exchange_on(self, connection: Connection, request: bytes, reply: _Reply) -> None:
+        self._busy.add(connection)
+        try:
+            await connection.exchange(request, reply)
+        finally:
+            self._busy.discard(connection)
+        if connection.is_open:
+            self._idle.append(connection)
 
     def _verdict(self, flight: Flight) -> RecordStatus:
         answer = flight.answer
@@ -117,19 +141,78 @@ class StreamingClient:
         last = flight.answer.last_s
         return last if flight.status == "ok" and last is not None else time.monotonic()
 
-    async def get_json(self, path: str) -> object | None:
-        """The JSON at a path, or None when the server has none there."""
-        assert self._session is not None
+    async def get(self, path: str) -> bytes | None:
+        """What the server has at a path, or None when it has nothing there."""
+        reply = _Reply()
         try:
             async with asyncio.timeout(min(10.0, self._timeout_s)):
-                async with self._session.get(self._base / path.lstrip("/")) as response:
-                    return json.loads(await response.read()) if response.status == 200 else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                await self._exchange(self._address.get_request(path), reply)
+        except OSError:
+            return None
+        return bytes(reply.body) if reply.status == 200 else None
+
+    async def get_json(self, path: str) -> object | None:
+        """The JSON at a path, or None when the server has none there."""
+        try:
+            body: object = json.loads(await self.get(path) or b"null")
+            return body
+        except ValueError:
             return None
 
 
-def _refusal(body: bytes, reason: str | None) -> str:
-    try:
-        return error_message(json.loads(body))
-    except ValueError:
-        return reason or "refused"
+class _Reply:
+    """An answer kept whole."""
+
+    __slots__ = ("_headers", "_reason", "body", "status")
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.body = bytearray()
+        self._reason = ""
+        self._headers: dict[bytes, bytes] = {}
+
+    def begin(self, status: int, reason: str, headers: dict[bytes, bytes]) -> None:
+        self.status, self._reason, self._headers = status, reason, headers
+
+    def feed(self, data: bytes, now: float) -> None:  # noqa: ARG002
+        self.body += data
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """What the server asks for in seconds; a date is not understood."""
+        value = self._headers.get(b"retry-after", b"")
+        return min(_LONGEST_PAUSE_S, float(value)) if value.isdigit() else None
+
+    def refusal(self) -> str | None:
+        """Why this is no stream of events, or None when it may be one."""
+        encoding = self._headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if self.status == 200:
+            return None if encoding == "identity" else f"the answer is compressed ({encoding}), which was not asked for"
+        if b"location" in self._headers:
+            return f"redirected to {self._headers[b'location'].decode('latin-1')[:150]}: give that address"
+        try:
+            return error_message(json.loads(self.body))
+        except ValueError:
+            return self._reason or "refused"
+
+
+class _StreamedReply(_Reply):
+    """An answer whose events go to its flight's stream, and an error's body to `body`."""
+
+    __slots__ = ("_client", "_flight")
+
+    def __init__(self, client: StreamingClient, flight: Flight) -> None:
+        super().__init__()
+        self._client = client
+        self._flight = flight
+
+    def begin(self, status: int, reason: str, headers: dict[bytes, bytes]) -> None:
+        super().begin(status, reason, headers)
+        self._flight.http_status = status
+
+    def feed(self, data: bytes, now: float) -> None:
+        self._client.last_data_s = now
+        if self.status == 200:
+            self._flight.answer.feed(data, now)
+        elif len(self.body) < _REFUSAL_BYTES:
+            self.body += data

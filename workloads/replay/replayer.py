@@ -17,9 +17,11 @@ from workloads.prompts import PreparedRequest, PromptBuilder
 from workloads.records import RequestRecord
 from workloads.replay.client import StreamingClient
 from workloads.replay.dialect import PROBE_TIMEOUT_S, learn_dialect, served_models
+from workloads.replay.loop_lag import LoopLag
 from workloads.replay.pacing import Concurrency, Mode, choose_mode, make_pacing
 from workloads.replay.result import ReplayResult, void_reason
 from workloads.replay.run import ReplayRun, RunLimits
+from workloads.replay.server_clocks import ServerClocks
 from workloads.request import Request
 from workloads.stopping.stop_rule import StopRule
 from workloads.workload import Workload
@@ -41,7 +43,9 @@ class Replayer:
         pin_lengths: ask for exactly the recorded output lengths; False leaves lengths to the model.
         keep_text: keep answers (texts and token ids) in the result.
         limit_s: ends the replay; requests in flight are recorded as cut.
-        timeout_s: of one request.
+        timeout_s: of one request, retries included.
+        max_retries: how often a request that the server refuses for a while, or cannot be reached for, is sent again;
+            counted in the result, and its clock runs on from its intended start.
         stall_s: ends the replay when the server sends no byte for so long while requests wait.
         warmup: sent first, not recorded; then `after_warmup` is called (to reset prefix caches).
         vocab_size: for prompts without text; else the workload's.
@@ -60,6 +64,7 @@ class Replayer:
     keep_text: bool = False
     limit_s: float | None = None
     timeout_s: float = 600.0
+    max_retries: int = 0
     stall_s: float | None = None
     api_key: str | None = None
     warmup: Workload | None = None
@@ -93,7 +98,9 @@ class Replayer:
         requests = spread_within_steps(list(workload), resolution_s, seed=self.seed)
         mode = choose_mode(workload, self.mode)
         pacing = make_pacing(requests, mode, speedup=self.speedup, concurrency=self.concurrency)
-        async with StreamingClient(self.base_url, timeout_s=self.timeout_s, api_key=self.api_key) as client:
+        async with StreamingClient(
+            self.base_url, timeout_s=self.timeout_s, api_key=self.api_key, max_retries=self.max_retries
+        ) as client:
             builder, notes = await self._builder(client, workload, requests)
             notes += await self._warm_up(client, builder)
             run = ReplayRun(
@@ -105,9 +112,12 @@ class Replayer:
                 keep_text=self.keep_text,
                 on_record=self.on_record,
             )
-            await run.execute()
+            before = await ServerClocks.read(client)
+            with LoopLag() if mode == "concurrency" else contextlib.nullcontext() as heart:
+                await run.execute()
+            notes += (await ServerClocks.read(client)).notes(before, run.records)
         notes = [f"replayed in mode {mode}", *_spreading(resolution_s), *notes, *builder.notes()]
-        return _result(run, notes, client.num_retries)
+        return _result(run, notes, client, heart.lags_s if heart is not None else ())
 
     async def _builder(
         self, client: StreamingClient, workload: Workload, requests: Sequence[Request]
@@ -146,11 +156,12 @@ def _spreading(resolution_s: float | None) -> list[str]:
     return [f"arrivals were recorded in steps of {resolution_s:g} s: spread at random within their step"]
 
 
-def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
+def _result(run: ReplayRun, notes: list[str], client: StreamingClient, loop_lags_s: Sequence[float]) -> ReplayResult:
     counted = (
         (run.num_estimated, "answers whose token times are spread evenly over their chunks"),
         (run.num_unpinned, "answers of another length than asked for"),
-        (num_retries, "requests sent again because the server had closed a kept connection"),
+        (client.num_resent, "requests sent again because the server had closed a kept connection"),
+        (client.num_retries, "retries of requests that the server refused or that did not reach it"),
     )
     records = tuple(run.records)
     if run.end.by == "stop_rule":
@@ -161,9 +172,10 @@ def _result(run: ReplayRun, notes: list[str], num_retries: int) -> ReplayResult:
         duration_s=run.duration_s,
         zero_monotonic_s=run.zero_s,
         num_unsent=run.num_unsent,
+        num_retries=client.num_retries,
         ended_by=run.end.by,
         stop_reason=run.end.reason,
-        void_reason=void_reason(records),
+        void_reason=void_reason(records, loop_lags_s),
         notes=(*notes, *(f"{count} {what}" for count, what in counted if count)),
     )
 

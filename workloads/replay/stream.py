@@ -89,11 +89,18 @@ class AnswerStream:
         except ValueError:
             self.error = "the stream holds an event that is not JSON"
             return
+        if not isinstance(chunk, dict):
+            self.error = "the stream holds an event that is not a JSON object"
+            return
         if chunk.get("error"):
             self.error = error_message(chunk)
-        self.usage = chunk.get("usage") or self.usage
-        for choice in (chunk.get("choices") or ())[:1]:
-            self._take(choice, now)
+        usage = chunk.get("usage")
+        self.usage = usage if isinstance(usage, dict) else self.usage
+        try:
+            for choice in (chunk.get("choices") or ())[:1]:
+                self._take(choice, now)
+        except (AttributeError, TypeError):
+            self.error = "the stream holds an event that is not in OpenAI's form"
 
     def _take(self, choice: dict[str, Any], now: float) -> None:
         delta = choice.get("delta") or {}
