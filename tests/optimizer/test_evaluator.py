@@ -91,17 +91,16 @@ def test_a_candidate_becomes_a_result_with_everything_that_is_known(make: MakeEv
     assert (folder / "engine.log").exists()
 
 
-def test_step_telemetry_is_written_again_once_the_probe_has_saturated_the_engine(
+def test_step_telemetry_is_written_once_the_probe_has_saturated_the_engine(
     make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phases: list[str] = []
     seen: list[tuple[str, int]] = []
     monkeypatch.setattr(TrialFolder, "write_steps", lambda _, log: seen.append((phases[-1], int(log))))
     make(FakeBackend()).evaluate(0, DEFAULT, origin="default", report=phases.append)
-    (first, before), (last, after) = seen
-    assert first.startswith("replaying")
-    assert last == "probing saturation"
-    assert after > before
+    [(phase, _)] = seen
+    assert phase.startswith("replaying")
+    assert "probing saturation" in phases[: phases.index(phase)]
 
 
 def test_damage_below_the_floor_is_measured_and_not_feasible(make: MakeEvaluator) -> None:
@@ -140,7 +139,7 @@ def test_an_engine_that_fails_under_load_is_a_result_with_its_kind(
 
 
 def test_a_void_replay_is_told_and_is_not_feasible(make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda _: "the load generator was late")
+    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda *_: "the load generator was late")
     result = make(FakeBackend()).evaluate(0, DEFAULT, origin="default")
     assert result.state is TrialState.COMPLETE
     assert result.reason == "the load generator was late"
