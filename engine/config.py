@@ -34,6 +34,8 @@ WeightFormat = Literal[
     "fp8",
     "nvfp4",
 ]
+ActivationFormat = Literal["bf16", "int8", "fp8"]
+KvCacheFormat = Literal["bf16", "int8", "fp8"]
 SpeculativeMethod = Literal["ngram", "suffix", "draft_model", "medusa", "eagle", "eagle3"]
 EngineName = Literal["bundled", "vllm", "endpoint", "command", "simulated"]
 EngineArgument = str | int | float | bool | None | dict[str, Any] | list[Any]
@@ -55,8 +57,8 @@ class Quantization(_Frozen):
     """
 
     weights: WeightFormat = "bf16"
-    activations: Literal["bf16", "int8", "fp8"] = "bf16"
-    kv_cache: Literal["bf16", "int8", "fp8"] = "bf16"
+    activations: ActivationFormat = "bf16"
+    kv_cache: KvCacheFormat = "bf16"
     communication: Literal["bf16", "int8"] = "bf16"  # between the ranks of tensor parallelism
     overrides: dict[str, WeightFormat] = {}
 

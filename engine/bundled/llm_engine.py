@@ -26,6 +26,7 @@ from engine.bundled.fused.fused_model import FusedModel
 from engine.bundled.fused.library import UnavailableError
 from engine.bundled.grammar import GrammarCompiler
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
+from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
@@ -79,7 +80,10 @@ class LLMEngine:
         target = (resident or ResidentModel()).load(
             Path(config.model), dtype=config.dtype, max_positions=self.max_model_len, device=self.device
         )
-        quantize(target.decoder, config.quantization.weights)
+        quantize(
+            target.decoder,
+            layer_formats(config.quantization, target.config.stored_formats, target.config.num_layers),
+        )
         draft = load_draft_parts(config.speculative_config, target, max_positions=self.max_model_len)
         self.vocab_size = target.config.vocab_size
         self.eos_token_ids = target.config.eos_token_ids
@@ -204,7 +208,9 @@ class LLMEngine:
         models = [target] if draft.paged is None else [target, draft.paged]
         return choose_num_blocks(
             self.config,
-            bytes_per_block=sum(block_bytes(model.config, model.dtype, size) for model in models),
+            bytes_per_block=sum(
+                block_bytes(model.config, model.dtype, size, self.config.quantization.kv_cache) for model in models
+            ),
             max_model_len=self.max_model_len,
             device=self.device,
         )
@@ -218,6 +224,7 @@ class LLMEngine:
                     num_blocks=self.num_blocks,
                     block_size=self.config.block_size,
                     max_positions=self.max_model_len,
+                    kv_format=self.config.quantization.kv_cache,
                 )
             except UnavailableError as reason:
                 _log.warning("no compiled steps, several times slower: %s", reason)
@@ -227,6 +234,7 @@ class LLMEngine:
             num_blocks=self.num_blocks,
             block_size=self.config.block_size,
             max_short_query=1 + make_draft_length(speculation).max_length,
+            kv_format=self.config.quantization.kv_cache,
         )
 
     def _check_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:
