@@ -54,7 +54,15 @@ def layer_formats(asked: Quantization, stored: Formats, num_layers: int) -> dict
     names = module_names(num_layers)
     if stored:
         _refuse_quantizing_again(asked)
-        return {name: stored.get(name, LayerFormat()) for name in names}
+        formats = {name: stored.get(name, LayerFormat()) for name in names}
+    else:
+        formats = _asked_formats(asked, names)
+    for layer in range(num_layers):
+        matrix_formats(formats, layer)
+    return formats
+
+
+def _asked_formats(asked: Quantization, names: list[str]) -> dict[str, LayerFormat]:
     weights = _weights(asked, names)
     formats = {name: LayerFormat(w, asked.activations if w == asked.activations else "bf16") for name, w in weights}
     if asked.activations != "bf16" and all(found.activations == "bf16" for found in formats.values()):
@@ -62,8 +70,6 @@ def layer_formats(asked: Quantization, stored: Formats, num_layers: int) -> dict
             f"quantization.activations {asked.activations} needs weights of the same format. "
             f"Set quantization.weights to {asked.activations} too"
         )
-    for layer in range(num_layers):
-        matrix_formats(formats, layer)
     return formats
 
 
