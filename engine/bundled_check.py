@@ -13,6 +13,7 @@ from engine.bundled.errors import CheckpointError, UnsupportedError
 from engine.bundled.head_config import load_medusa_config
 from engine.bundled.layer_formats import MODULES, Formats, layer_formats
 from engine.bundled.model_config import load_model_config
+from engine.bundled.parallel.split import split_obstacle
 from engine.config import EngineConfig, SpeculativeConfig, WeightFormat
 from engine.memory import int4_group, local_available_bytes, one_sequence_bytes, plain_bytes, required_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
@@ -30,11 +31,13 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
     shape = load_model_shape(Path(config.model))
     draft = load_model_shape(Path(draft_folder)) if draft_folder is not None else None
     try:
-        stored = load_model_config(Path(config.model)).stored_formats
-        formats = layer_formats(config.quantization, stored, shape.num_hidden_layers)
+        model = load_model_config(Path(config.model))
+        formats = layer_formats(config.quantization, model.stored_formats, shape.num_hidden_layers)
+        if obstacle := split_obstacle(model, config.tensor_parallel_size):
+            raise UnsupportedError(obstacle)
     except UnsupportedError as error:
         return [*found, Refusal(reason=str(error), kind=FailureKind.UNSUPPORTED)]
-    found += [*_shape_refusals(config, shape), *_group_refusals(formats, shape)]
+    found += [*_shape_refusals(config, shape), *_group_refusals(formats, shape, config.tensor_parallel_size)]
     if draft is not None:
         found += _draft_refusals(config, shape, draft)
     if speculation is not None and speculation.method == "medusa":
@@ -46,11 +49,6 @@ def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal
     if config.engine != "bundled":
         yield Refusal(reason=f"the config is for engine {config.engine}, not for bundled")
     yield from _foreign_refusals(config)
-    if config.tensor_parallel_size != 1:
-        yield Refusal(
-            reason=f"tensor_parallel_size {config.tensor_parallel_size}: the bundled engine runs on one device. Use 1",
-            kind=FailureKind.UNSUPPORTED,
-        )
     if config.num_threads is not None and config.num_threads > num_cores:
         yield Refusal(reason=f"num_threads {config.num_threads} is more than the {num_cores} cores it may use")
 
@@ -59,7 +57,9 @@ def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
     """Fields of the vocabulary that other engines have and this one does not."""
     parts, speculation = config.quantization, config.speculative_config
     lacks = {
-        f"quantization.communication {parts.communication}": parts.communication != "bf16",
+        "quantization.communication without tensor_parallel_size above 1": (
+            parts.communication != "bf16" and config.tensor_parallel_size == 1
+        ),
         f"speculative method {speculation.method if speculation else ''}": bool(
             speculation and speculation.method == "eagle3"
         ),
@@ -104,8 +104,9 @@ def _shape_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal
         )
 
 
-def _group_refusals(formats: Formats, shape: ModelShape) -> Iterator[Refusal]:
+def _group_refusals(formats: Formats, shape: ModelShape, split: int) -> Iterator[Refusal]:
     columns = {module: columns for module, (_, columns) in zip(MODULES, shape.linear_shapes, strict=True)}
+    columns |= {module: columns[module] // split for module in ("self_attn.o_proj", "mlp.down_proj")}
     uneven: dict[WeightFormat, set[int]] = {}
     for name, form in formats.items():
         width = columns[name.split(".", 3)[3]]
@@ -114,7 +115,8 @@ def _group_refusals(formats: Formats, shape: ModelShape) -> Iterator[Refusal]:
     for weights, widths in uneven.items():
         sizes = ", ".join(map(str, sorted(widths)))
         group = int4_group(weights)
-        reason = f"weights {weights}: groups of {group} do not divide this model's matrix widths ({sizes})"
+        where = "this model's matrix widths" if split == 1 else "the matrix widths of each rank"
+        reason = f"weights {weights}: groups of {group} do not divide {where} ({sizes})"
         yield Refusal(reason=reason, kind=FailureKind.UNSUPPORTED)
 
 
@@ -163,9 +165,7 @@ def _foreign_head_refusals(shape: ModelShape, *, hidden_size: int, vocab_size: i
         )
 
 
-def _memory(
-    config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats
-) -> Iterator[Refusal]:
+def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats) -> Iterator[Refusal]:
     cache = config.kv_cache_memory_bytes
     one = one_sequence_bytes(config, shape, draft)
     if cache is not None and cache < one:

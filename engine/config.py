@@ -158,6 +158,16 @@ class EngineConfig(_Frozen):
         parts = self.quantization
         numbers = f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
         numbers += "".join(f"/{pattern}={weights}" for pattern, weights in parts.overrides.items())
+        if (
+            self.engine == "bundled"
+            and self.tensor_parallel_size > 1
+            and (parts.weights, parts.activations)
+            != (
+                "bf16",
+                "bf16",
+            )
+        ):
+            numbers += f"/tp{self.tensor_parallel_size}"  # each rank rounds its own part
         return f"{numbers}/eager" if self.enforce_eager else numbers
 
     def fingerprint(self) -> str:

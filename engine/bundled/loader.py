@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine.bundled.errors import CheckpointError
 from engine.bundled.layer_formats import MATRICES, LayerFormat, layer_formats, matrix_formats
 from engine.bundled.model_config import ModelConfig, load_model_config
+from engine.bundled.parallel.shard import WHOLE, Shard
 from engine.bundled.quantized_layers import read_layer
 from engine.bundled.tensor_reader import TensorReader
 from engine.bundled.transformer import Decoder
@@ -31,17 +32,20 @@ class LoadedModel(NamedTuple):
     dtype: torch.dtype
 
 
-def load_model(folder: Path, *, dtype: str, max_positions: int | None, device: torch.device) -> LoadedModel:
+def load_model(
+    folder: Path, *, dtype: str, max_positions: int | None, device: torch.device, shard: Shard = WHOLE
+) -> LoadedModel:
     """Load weights in `dtype` (`auto` is the checkpoint's) onto `device`.
 
     Args:
         max_positions: length of the rotary tables; None is all the checkpoint allows.
+        shard: the part of a tensor-parallel rank; the config returned is that part's.
 
     Raises:
         CheckpointError: the folder cannot be read or does not fit its config.
         UnsupportedError: it is quantized in a way that this engine does not compute.
     """
-    config = load_model_config(folder)
+    config = shard.local(load_model_config(folder))
     wanted = resolve_dtype(config.dtype if dtype == "auto" else dtype, folder)
     with torch.device("meta"):
         decoder = Decoder(config)
@@ -51,7 +55,7 @@ def load_model(folder: Path, *, dtype: str, max_positions: int | None, device: t
         for name, parts in _sources(config):
             if name.removesuffix(".weight") in stored:
                 continue
-            tensor = fuse([reader.read(part) for part in parts], name, config)
+            tensor = fuse([shard.part(part, reader.read(part)) for part in parts], name, config)
             assign(decoder, name, lay_out(tensor.to(device, wanted)), folder)
         for name, (modules, form) in stored.items():
             layer = read_layer(reader, modules, form, decoder.get_submodule(name), wanted)

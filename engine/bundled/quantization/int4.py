@@ -33,9 +33,7 @@ class Int4Linear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.nibbles = nn.Parameter(codes[:, ::2] | codes[:, 1::2] << 4, requires_grad=False)  # [out, in / 2]
         self.scales = nn.Parameter(scales.contiguous(), requires_grad=False)
-        self.zero_points = (
-            None if zero_points is None else nn.Parameter(zero_points.contiguous(), requires_grad=False)
-        )
+        self.zero_points = None if zero_points is None else nn.Parameter(zero_points.contiguous(), requires_grad=False)
         packs = codes.device.type == "cpu" and self.dtype == torch.bfloat16 and self.out_features % 16 == 0
         self.register_buffer("packed", self._pack(codes) if packs else None, persistent=False)
 

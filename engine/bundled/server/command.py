@@ -96,7 +96,8 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
         vocab_size=engine.vocab_size,
         thread=thread,
     )
-    reconfiguration = Reconfiguration(model, config, make_engine) if options.allow_reconfigure else None
+    can_change = options.allow_reconfigure and config.tensor_parallel_size == 1  # ranks load their own weights
+    reconfiguration = Reconfiguration(model, config, make_engine) if can_change else None
     app = make_app(model, api_key=_api_key(options.api_key_env), reconfiguration=reconfiguration)
     server = make_http_server(app)
     _end_well(server, thread)
