@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.backend import FailureKind, Refusal
-from engine.bundled.errors import CheckpointError
+from engine.bundled.errors import CheckpointError, UnsupportedError
 from engine.bundled.head_config import load_medusa_config
+from engine.bundled.layer_formats import MODULES, Formats, layer_formats
 from engine.bundled.model_config import load_model_config
-from engine.config import EngineConfig, SpeculativeConfig
+from engine.bundled.parallel.split import split_obstacle
+from engine.config import EngineConfig, SpeculativeConfig, WeightFormat
 from engine.memory import int4_group, local_available_bytes, one_sequence_bytes, plain_bytes, required_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
-
-WEIGHT_FORMATS = ("bf16", "int8", "int4_g32", "int4_g64", "int4_g128")  # that this engine makes
 
 
 def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
@@ -30,23 +30,25 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
         return found
     shape = load_model_shape(Path(config.model))
     draft = load_model_shape(Path(draft_folder)) if draft_folder is not None else None
-    found += _shape_refusals(config, shape)
+    try:
+        model = load_model_config(Path(config.model))
+        formats = layer_formats(config.quantization, model.stored_formats, shape.num_hidden_layers)
+        if obstacle := split_obstacle(model, config.tensor_parallel_size):
+            raise UnsupportedError(obstacle)
+    except UnsupportedError as error:
+        return [*found, Refusal(reason=str(error), kind=FailureKind.UNSUPPORTED)]
+    found += [*_shape_refusals(config, shape), *_group_refusals(formats, shape, config.tensor_parallel_size)]
     if draft is not None:
         found += _draft_refusals(config, shape, draft)
     if speculation is not None and speculation.method == "medusa":
         found += _medusa_refusals(speculation, shape)
-    return [*found, *_memory(config, shape, draft)]
+    return [*found, *_memory(config, shape, draft, formats)]
 
 
 def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal]:
     if config.engine != "bundled":
         yield Refusal(reason=f"the config is for engine {config.engine}, not for bundled")
     yield from _foreign_refusals(config)
-    if config.tensor_parallel_size != 1:
-        yield Refusal(
-            reason=f"tensor_parallel_size {config.tensor_parallel_size}: the bundled engine runs on one device. Use 1",
-            kind=FailureKind.UNSUPPORTED,
-        )
     if config.num_threads is not None and config.num_threads > num_cores:
         yield Refusal(reason=f"num_threads {config.num_threads} is more than the {num_cores} cores it may use")
 
@@ -55,11 +57,9 @@ def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
     """Fields of the vocabulary that other engines have and this one does not."""
     parts, speculation = config.quantization, config.speculative_config
     lacks = {
-        f"quantization.weights {parts.weights}": parts.weights not in WEIGHT_FORMATS,
-        f"quantization.activations {parts.activations}": parts.activations != "bf16",
-        f"quantization.kv_cache {parts.kv_cache}": parts.kv_cache != "bf16",
-        f"quantization.communication {parts.communication}": parts.communication != "bf16",
-        "quantization.overrides": bool(parts.overrides),
+        "quantization.communication without tensor_parallel_size above 1": (
+            parts.communication != "bf16" and config.tensor_parallel_size == 1
+        ),
         f"speculative method {speculation.method if speculation else ''}": bool(
             speculation and speculation.method == "eagle3"
         ),
@@ -102,16 +102,21 @@ def _shape_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal
             reason=f"max_num_batched_tokens {config.max_num_batched_tokens} cannot hold a prompt of max_model_len "
             f"{wanted} in one step. Raise it, lower max_model_len or enable chunked prefill"
         )
-    yield from _group_refusals(config, shape)
 
 
-def _group_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal]:
-    weights = config.quantization.weights
-    group = int4_group(weights)
-    uneven = sorted({columns for _, columns in shape.linear_shapes if group is not None and columns % group})
-    if uneven:
-        sizes = ", ".join(map(str, uneven))
-        reason = f"weights {weights}: groups of {group} do not divide this model's matrix widths ({sizes})"
+def _group_refusals(formats: Formats, shape: ModelShape, split: int) -> Iterator[Refusal]:
+    columns = {module: columns for module, (_, columns) in zip(MODULES, shape.linear_shapes, strict=True)}
+    columns |= {module: columns[module] // split for module in ("self_attn.o_proj", "mlp.down_proj")}
+    uneven: dict[WeightFormat, set[int]] = {}
+    for name, form in formats.items():
+        width = columns[name.split(".", 3)[3]]
+        if width % (int4_group(form.weights) or 1):
+            uneven.setdefault(form.weights, set()).add(width)
+    for weights, widths in uneven.items():
+        sizes = ", ".join(map(str, sorted(widths)))
+        group = int4_group(weights)
+        where = "this model's matrix widths" if split == 1 else "the matrix widths of each rank"
+        reason = f"weights {weights}: groups of {group} do not divide {where} ({sizes})"
         yield Refusal(reason=reason, kind=FailureKind.UNSUPPORTED)
 
 
@@ -160,7 +165,7 @@ def _foreign_head_refusals(shape: ModelShape, *, hidden_size: int, vocab_size: i
         )
 
 
-def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None) -> Iterator[Refusal]:
+def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats) -> Iterator[Refusal]:
     cache = config.kv_cache_memory_bytes
     one = one_sequence_bytes(config, shape, draft)
     if cache is not None and cache < one:
@@ -170,7 +175,7 @@ def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None) -
         yield Refusal(reason=f"{reason}. Raise it or lower max_model_len", kind=FailureKind.OUT_OF_MEMORY)
     if config.hardware.sku != "local":
         return
-    needed, available = required_bytes(config, shape, draft), local_available_bytes()
+    needed, available = required_bytes(config, shape, draft, formats), local_available_bytes()
     if needed > available:
         yield Refusal(
             reason=f"weights and the KV cache of one sequence need {plain_bytes(needed)}, {plain_bytes(available)} is "

@@ -36,6 +36,8 @@ WeightFormat = Literal[
     "fp8",
     "nvfp4",
 ]
+ActivationFormat = Literal["bf16", "int8", "fp8"]
+KvCacheFormat = Literal["bf16", "int8", "fp8"]
 SpeculativeMethod = Literal["ngram", "suffix", "draft_model", "medusa", "eagle", "eagle3"]
 SchedulingPolicy = Literal["fcfs", "priority", "fair"]
 EngineName = Literal["bundled", "vllm", "endpoint", "command", "simulated"]
@@ -58,8 +60,8 @@ class Quantization(_Frozen):
     """
 
     weights: WeightFormat = "bf16"
-    activations: Literal["bf16", "int8", "fp8"] = "bf16"
-    kv_cache: Literal["bf16", "int8", "fp8"] = "bf16"
+    activations: ActivationFormat = "bf16"
+    kv_cache: KvCacheFormat = "bf16"
     communication: Literal["bf16", "int8"] = "bf16"  # between the ranks of tensor parallelism
     overrides: dict[str, WeightFormat] = {}
 
@@ -163,6 +165,9 @@ class EngineConfig(_Frozen):
         numbers += "".join(f"/{pattern}={weights}" for pattern, weights in parts.overrides.items())
         for name in self.launch.quality if self.launch else ():
             numbers += f"/{name}={self.engine_args.get(name)}"
+        is_quantized = (parts.weights, parts.activations) != ("bf16", "bf16")
+        if self.engine == "bundled" and self.tensor_parallel_size > 1 and is_quantized:
+            numbers += f"/tp{self.tensor_parallel_size}"  # each rank rounds its own part
         return f"{numbers}/eager" if self.enforce_eager else numbers
 
     def fingerprint(self) -> str:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psutil
 
-from engine.config import EngineConfig, WeightFormat
+from engine.bundled.layer_formats import MODULES, Formats
+from engine.config import EngineConfig, KvCacheFormat, WeightFormat
 from engine.model_shape import ModelShape
 
 _INT4_GROUP = {f"int4_g{group}{suffix}": group for group in (32, 64, 128) for suffix in ("", "_asym")}
 _NVFP4_GROUP = 16
+_KV_SCALE_BYTES = 4  # per token and head of an int8 cache
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -28,11 +30,21 @@ def int4_group(weights: WeightFormat) -> int | None:
     return _INT4_GROUP.get(weights)
 
 
-def weight_bytes(shape: ModelShape, *, weights: WeightFormat = "bf16", dtype: str = "auto") -> int:
-    """Bytes of all weights: layer matrices in their format with scales, the rest in `dtype`."""
+def weight_bytes(
+    shape: ModelShape, *, weights: WeightFormat = "bf16", dtype: str = "auto", formats: Formats | None = None
+) -> int:
+    """Bytes of all weights: layer matrices in their format with scales, the rest in `dtype`.
+
+    Args:
+        formats: of single modules, in place of `weights`.
+    """
     number = dtype_bytes(shape, dtype)
-    per_layer = sum(_matrix_bytes(rows, columns, weights, number) for rows, columns in shape.linear_shapes)
-    return shape.num_hidden_layers * per_layer + shape.num_other_parameters * number
+    of_matrices = 0
+    for layer in range(shape.num_hidden_layers):
+        for module, (rows, columns) in zip(MODULES, shape.linear_shapes, strict=True):
+            form = formats[f"model.layers.{layer}.{module}"].weights if formats else weights
+            of_matrices += _matrix_bytes(rows, columns, form, number)
+    return of_matrices + shape.num_other_parameters * number
 
 
 def _matrix_bytes(rows: int, columns: int, weights: WeightFormat, number: int) -> int:
@@ -43,12 +55,14 @@ def _matrix_bytes(rows: int, columns: int, weights: WeightFormat, number: int) -
     if weights in ("int8", "fp8"):
         return rows * columns + rows * number  # a scale per row
     groups = -(-columns // _INT4_GROUP[weights])
-    return rows * columns // 2 + rows * groups * 2 * number  # a scale and a zero per group
+    return rows * columns // 2 + rows * groups * (number + weights.endswith("_asym"))  # a scale, and a zero point
 
 
-def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "auto") -> int:
+def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "auto", kv_cache: KvCacheFormat = "bf16") -> int:
     """Keys and values of one token in all layers."""
-    return 2 * shape.num_hidden_layers * shape.key_value_size * dtype_bytes(shape, dtype)
+    number = dtype_bytes(shape, dtype) if kv_cache == "bf16" else 1
+    scale = _KV_SCALE_BYTES if kv_cache == "int8" else 0
+    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * (shape.head_dim * number + scale)
 
 
 def one_sequence_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None) -> int:
@@ -57,18 +71,25 @@ def one_sequence_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShap
     num_blocks = -(-num_tokens // config.block_size)
     dtype = _dtype(config, shape)
     models = [shape] if draft is None else [shape, draft]
-    return num_blocks * config.block_size * sum(kv_bytes_per_token(model, dtype=dtype) for model in models)
+    form = config.quantization.kv_cache
+    per_token = sum(kv_bytes_per_token(model, dtype=dtype, kv_cache=form) for model in models)
+    return num_blocks * config.block_size * per_token
 
 
-def required_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None) -> int:
+def required_bytes(
+    config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None, formats: Formats | None = None
+) -> int:
     """Least memory that serves one sequence of max_model_len: the peak of loading and of serving.
 
     Loading holds the unquantized weights; serving holds the quantized ones, the draft's, and the KV of both
     (or the cache asked for).
+
+    Args:
+        formats: of single modules, in place of the config's weight format.
     """
     dtype = _dtype(config, shape)
     loading = weight_bytes(shape, dtype=dtype)
-    quantized = weight_bytes(shape, weights=config.quantization.weights, dtype=dtype)
+    quantized = weight_bytes(shape, weights=config.quantization.weights, dtype=dtype, formats=formats)
     drafting = weight_bytes(draft, dtype=dtype) if draft is not None else 0
     cache = config.kv_cache_memory_bytes or one_sequence_bytes(config, shape, draft)
     return max(loading, quantized + drafting + cache)
@@ -116,10 +137,11 @@ def device_memory(
     number = dtype_bytes(shape, dtype)
     weights = -(-weight_bytes(shape, weights=config.quantization.weights, dtype=dtype) // split)
     heads = max(1, shape.num_key_value_heads / split)  # fewer heads than devices: each keeps a whole one
-    per_token = kv_bytes_per_token(shape, dtype=dtype) * heads / shape.num_key_value_heads
+    form = config.quantization.kv_cache
+    per_token = kv_bytes_per_token(shape, dtype=dtype, kv_cache=form) * heads / shape.num_key_value_heads
     if draft is not None:
         weights += weight_bytes(draft, dtype=dtype)
-        per_token += kv_bytes_per_token(draft, dtype=dtype)
+        per_token += kv_bytes_per_token(draft, dtype=dtype, kv_cache=form)
     widths = (
         2 * shape.hidden_size + (shape.query_size + 2 * shape.key_value_size + 2 * shape.intermediate_size) // split
     )

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from engine.bundled.errors import CheckpointError
 from engine.bundled.head_config import load_medusa_config
-from engine.bundled.loader import LoadedModel, TensorReader, assign, fuse, lay_out, layer_sources
+from engine.bundled.loader import LoadedModel, assign, fuse, lay_out, layer_sources
 from engine.bundled.model_config import load_model_config
+from engine.bundled.tensor_reader import TensorReader
 from engine.bundled.transformer import Decoder
 
 
@@ -89,6 +90,8 @@ def load_eagle_head(folder: Path, target: LoadedModel, *, max_positions: int) ->
     _refuse_foreign(folder, target, hidden_size=config.hidden_size, vocab_size=config.vocab_size)
     if config.num_layers != 1:
         raise CheckpointError(f"{folder} has {config.num_layers} layers. EAGLE heads of one layer are supported")
+    if config.stored_formats:
+        raise CheckpointError(f"{folder} holds a quantized head, which is not supported. Give the unquantized one")
     device = _device(target)
     with torch.device("meta"):
         decoder = Decoder(config)

@@ -10,35 +10,68 @@ import torch
 from torch import Tensor
 
 from engine.bundled.errors import CapacityError
+from engine.bundled.kv_formats import KV_FORMATS, Stored, head_bytes
 from engine.bundled.model_config import ModelConfig
-from engine.config import EngineConfig
+from engine.config import EngineConfig, KvCacheFormat
 
 _CPU_SHARE, _CPU_CEILING_BYTES = 0.25, 1 << 30
 _CUDA_SHARE = 0.9
 
 
 class KVCache:
-    """One tensor per layer, [2 * Hkv, num_blocks, block_size * D], keys first.
+    """One tensor of codes per layer, [2 * Hkv, num_blocks, block_size * D], keys first, and scales without the D.
 
     Heads lead so that a gather of whole blocks is already the layout batched products want.
     Zeroed: padding reads blocks nobody wrote, and a NaN there would survive the mask.
     """
 
     def __init__(
-        self, model: ModelConfig, num_blocks: int, block_size: int, *, dtype: torch.dtype, device: torch.device
+        self,
+        model: ModelConfig,
+        num_blocks: int,
+        block_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        kv_format: KvCacheFormat = "bf16",
     ) -> None:
-        self.block_size = block_size
+        self.block_size, self.dtype, self.device = block_size, dtype, device
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.head_dim
-        shape = (2 * model.num_kv_heads, num_blocks, block_size * model.head_dim)
-        self.blocks: list[Tensor] = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(model.num_layers)]
-        self.slots: list[Tensor] = [  # the same memory by token: [2 * Hkv, num_blocks * block_size, D]
-            layer.view(2 * model.num_kv_heads, num_blocks * block_size, model.head_dim) for layer in self.blocks
+        self._format = KV_FORMATS[kv_format]
+        rows = (2 * model.num_kv_heads, num_blocks, block_size)
+        codes = {"dtype": self._format.code_dtype(dtype), "device": device}
+        self._codes = [torch.zeros(*rows, model.head_dim, **codes) for _ in range(model.num_layers)]
+        self._scales = [
+            torch.zeros(rows, device=device) for _ in range(model.num_layers if self._format.has_scales else 0)
         ]
+        self._room: dict[torch.dtype, Tensor] = {}
+
+    def write(self, layer: int, slots: Tensor, key_value: Tensor) -> None:
+        """Store key_value [N, 2 * Hkv, D] at slots [N]."""
+        stored = self._format.encode(key_value)
+        self._codes[layer].flatten(1, 2).index_copy_(1, slots, stored.codes.transpose(0, 1))
+        if stored.scales is not None:
+            self._scales[layer].flatten(1, 2).index_copy_(1, slots, stored.scales.transpose(0, 1))
+
+    def read(self, layer: int, blocks: Tensor) -> Tensor:
+        """Keys and values [2 * Hkv, len(blocks), block_size, D] as stored; good until the next call."""
+        codes = self._select(self._codes[layer].flatten(2), blocks)
+        scales = self._select(self._scales[layer], blocks) if self._scales else None
+        return self._format.decode(Stored(codes.unflatten(-1, (-1, self.head_dim)), scales), self.dtype)
+
+    def _select(self, rows: Tensor, blocks: Tensor) -> Tensor:
+        """Of rows [R, num_blocks, X] the blocks, in memory that is kept."""
+        shape = (rows.shape[0], blocks.shape[0], rows.shape[2])
+        size = shape[0] * shape[1] * shape[2]
+        if rows.dtype not in self._room or self._room[rows.dtype].numel() < size:
+            self._room[rows.dtype] = rows.new_empty(size)
+        return torch.index_select(rows, 1, blocks, out=self._room[rows.dtype][:size].view(shape))
 
 
-def block_bytes(model: ModelConfig, dtype: torch.dtype, block_size: int) -> int:
-    """Bytes one block takes over all layers."""
-    return block_size * model.kv_values_per_token * dtype.itemsize
+def block_bytes(model: ModelConfig, dtype: torch.dtype, block_size: int, kv_format: KvCacheFormat = "bf16") -> int:
+    """Bytes one block takes over all layers, scales included."""
+    num_heads = 2 * model.num_layers * model.num_kv_heads
+    return block_size * num_heads * head_bytes(kv_format, model.head_dim, dtype)
 
 
 def choose_num_blocks(config: EngineConfig, *, bytes_per_block: int, max_model_len: int, device: torch.device) -> int:

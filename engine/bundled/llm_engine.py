@@ -6,7 +6,6 @@ Does not know HTTP or text. Single-threaded: add, abort and step are called from
 from __future__ import annotations
 
 import logging
-import os
 import time
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +25,14 @@ from engine.bundled.fused.fused_model import FusedModel
 from engine.bundled.fused.library import UnavailableError
 from engine.bundled.grammar import GrammarCompiler
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
+from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
 from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
 from engine.bundled.paged_model import Model, PagedModel
+from engine.bundled.parallel.ranks import threads_of_rank
+from engine.bundled.parallel.sharded_model import ParallelTarget
 from engine.bundled.quantization import quantize
 from engine.bundled.resident import ResidentModel
 from engine.bundled.sampling_params import SamplingParams
@@ -72,20 +74,38 @@ class LLMEngine:
         self, config: EngineConfig, *, device: str | None = None, resident: ResidentModel | None = None
     ) -> None:
         _refuse_unsupported(config)
-        torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(threads_of_rank(config.num_threads, config.tensor_parallel_size))
         self.config = config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.max_model_len = _choose_max_model_len(config)
-        target = (resident or ResidentModel()).load(
-            Path(config.model), dtype=config.dtype, max_positions=self.max_model_len, device=self.device
-        )
-        quantize(target.decoder, config.quantization.weights)
+        self._parallel: ParallelTarget | None = None
+        try:
+            self._build(config, resident or ResidentModel())
+        except BaseException:
+            self._leave_ranks()
+            raise
+        self._sequences: dict[str, Sequence] = {}
+        self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.draft_length.max_length)
+        self._num_added = 0
+        self.step_log = StepLog(time.perf_counter())
+
+    def _build(self, config: EngineConfig, resident: ResidentModel) -> None:
+        if config.tensor_parallel_size > 1:
+            self._parallel = ParallelTarget(config, self.device, max_model_len=self.max_model_len)
+            target = self._parallel.load()
+        else:
+            target = resident.load(
+                Path(config.model), dtype=config.dtype, max_positions=self.max_model_len, device=self.device
+            )
+            shape = target.config
+            quantize(target.decoder, layer_formats(config.quantization, shape.stored_formats, shape.num_layers))
         draft = load_draft_parts(config.speculative_config, target, max_positions=self.max_model_len)
         self.vocab_size = target.config.vocab_size
         self.eos_token_ids = target.config.eos_token_ids
         self.num_blocks = self._choose_num_blocks(target, draft)
         proposer = make_proposer(config, draft, None if draft.paged is None else self._paged(draft.paged))
-        self.runner = ModelRunner(self._paged(target), proposer)
+        model = self._paged(target) if self._parallel is None else self._parallel.join(self.num_blocks)
+        self.runner = ModelRunner(model, proposer)
         self.block_manager = BlockManager(
             self.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
         )
@@ -95,10 +115,6 @@ class LLMEngine:
             max_model_len=self.max_model_len,
             shares_draft_cache=proposer is not None and proposer.has_cache,
         )
-        self._sequences: dict[str, Sequence] = {}
-        self._counters = EngineCounters(accepted_tokens_per_position=[0] * self.scheduler.draft_length.max_length)
-        self._num_added = 0
-        self.step_log = StepLog(time.perf_counter())
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -178,8 +194,18 @@ class LLMEngine:
         return True
 
     def close(self) -> None:
-        """Free weights and cache; nothing else may be called after it."""
+        """Free weights and cache, end other ranks; nothing else may be called after it."""
         del self.runner, self.block_manager, self.scheduler
+        self._leave_ranks()
+
+    def check_alive(self) -> None:
+        """Raises RankDiedError when a rank of tensor parallelism has gone."""
+        if self._parallel is not None:
+            self._parallel.check_alive()
+
+    def _leave_ranks(self) -> None:
+        if self._parallel is not None:
+            self._parallel.close()
 
     def counters(self) -> EngineCounters:
         """A copy of the totals with the state of this moment."""
@@ -217,7 +243,9 @@ class LLMEngine:
         models = [target] if draft.paged is None else [target, draft.paged]
         return choose_num_blocks(
             self.config,
-            bytes_per_block=sum(block_bytes(model.config, model.dtype, size) for model in models),
+            bytes_per_block=sum(
+                block_bytes(model.config, model.dtype, size, self.config.quantization.kv_cache) for model in models
+            ),
             max_model_len=self.max_model_len,
             device=self.device,
         )
@@ -231,6 +259,7 @@ class LLMEngine:
                     num_blocks=self.num_blocks,
                     block_size=self.config.block_size,
                     max_positions=self.max_model_len,
+                    kv_format=self.config.quantization.kv_cache,
                 )
             except UnavailableError as reason:
                 _log.warning("no compiled steps, several times slower: %s", reason)
@@ -240,6 +269,7 @@ class LLMEngine:
             num_blocks=self.num_blocks,
             block_size=self.config.block_size,
             max_short_query=1 + make_draft_length(speculation).max_length,
+            kv_format=self.config.quantization.kv_cache,
         )
 
     def _check_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:
@@ -320,8 +350,6 @@ class LLMEngine:
 
 
 def _refuse_unsupported(config: EngineConfig) -> None:
-    if config.tensor_parallel_size != 1:
-        raise UnsupportedError("the bundled engine runs on one device. Set tensor_parallel_size to 1")
     if config.engine != "bundled":
         raise UnsupportedError(f"this config is for engine {config.engine}, not for the bundled engine")
 

@@ -1,6 +1,6 @@
 """Reads a Hugging Face folder of safetensors into a `Decoder`, fusing q/k/v and gate/up.
 
-Does not know quantization: that transforms the loaded decoder.
+Layers that the checkpoint holds quantized stay so. Does not know other quantization: that transforms the loaded decoder.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from engine.bundled.errors import CheckpointError
-from engine.bundled.model_config import ModelConfig, load_model_config, read_json
+from engine.bundled.layer_formats import MATRICES, LayerFormat, layer_formats, matrix_formats
+from engine.bundled.model_config import ModelConfig, load_model_config
+from engine.bundled.parallel.shard import WHOLE, Shard
+from engine.bundled.quantized_layers import read_layer
+from engine.bundled.tensor_reader import TensorReader
 from engine.bundled.transformer import Decoder
+from engine.config import Quantization
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMALL_BYTES = 64 << 20
-_IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 
 class LoadedModel(NamedTuple):
@@ -29,24 +32,34 @@ class LoadedModel(NamedTuple):
     dtype: torch.dtype
 
 
-def load_model(folder: Path, *, dtype: str, max_positions: int | None, device: torch.device) -> LoadedModel:
+def load_model(
+    folder: Path, *, dtype: str, max_positions: int | None, device: torch.device, shard: Shard = WHOLE
+) -> LoadedModel:
     """Load weights in `dtype` (`auto` is the checkpoint's) onto `device`.
 
     Args:
         max_positions: length of the rotary tables; None is all the checkpoint allows.
+        shard: the part of a tensor-parallel rank; the config returned is that part's.
 
     Raises:
         CheckpointError: the folder cannot be read or does not fit its config.
+        UnsupportedError: it is quantized in a way that this engine does not compute.
     """
-    config = load_model_config(folder)
+    config = shard.local(load_model_config(folder))
     wanted = resolve_dtype(config.dtype if dtype == "auto" else dtype, folder)
     with torch.device("meta"):
         decoder = Decoder(config)
     with ExitStack() as stack:
         reader = TensorReader(folder, stack)
+        stored = _stored_layers(config)
         for name, parts in _sources(config):
-            tensor = fuse([reader.read(part) for part in parts], name, config)
+            if name.removesuffix(".weight") in stored:
+                continue
+            tensor = fuse([shard.part(part, reader.read(part)) for part in parts], name, config)
             assign(decoder, name, lay_out(tensor.to(device, wanted)), folder)
+        for name, (modules, form) in stored.items():
+            layer = read_layer(reader, modules, form, decoder.get_submodule(name), wanted)
+            decoder.set_submodule(name, layer.to(device))
         reader.refuse_unused(tied=config.tie_word_embeddings)
     if config.tie_word_embeddings:
         _tie(decoder)
@@ -58,6 +71,17 @@ def resolve_dtype(name: str, folder: Path) -> torch.dtype:
     if name not in DTYPES:
         raise CheckpointError(f"{folder}: dtype {name} is not supported. Use one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def _stored_layers(config: ModelConfig) -> dict[str, tuple[list[str], LayerFormat]]:
+    """The quantized layers by their names here: the checkpoint's modules they are made of, and their format."""
+    formats = layer_formats(Quantization(), config.stored_formats, config.num_layers)
+    return {
+        f"layers.{layer}.{matrix}": ([f"model.layers.{layer}.{part}" for part in MATRICES[matrix]], form)
+        for layer in range(config.num_layers)
+        for matrix, form in matrix_formats(formats, layer).items()
+        if form.weights != "bf16"
+    }
 
 
 def _sources(config: ModelConfig) -> Iterator[tuple[str, list[str]]]:
@@ -123,47 +147,3 @@ def assign(decoder: Decoder, name: str, tensor: Tensor, folder: Path) -> None:
             "The weights do not belong to this config"
         )
     setattr(module, parameter, nn.Parameter(tensor, requires_grad=False))
-
-
-class TensorReader:
-    """Tensors of one or many safetensors files by name."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder = folder
-        self.unused: set[str] = set()
-        self._files = {}
-        for path in _weight_files(folder):
-            try:
-                file = stack.enter_context(safe_open(path, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
-            for name in file.keys():  # noqa: SIM118 (safe_open has no __iter__)
-                self._files[name] = file
-                self.unused.add(name)
-
-    def read(self, name: str) -> Tensor:
-        if name not in self._files:
-            raise CheckpointError(f"{self.folder}: tensor {name} is missing. Check that the checkpoint is complete")
-        self.unused.discard(name)
-        tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor
-
-    def refuse_unused(self, *, tied: bool) -> None:
-        """A tensor nobody asked for would silently change the model's numbers."""
-        extra = {name for name in self.unused if not name.endswith(_IGNORED_SUFFIXES)}
-        if tied:
-            extra.discard("lm_head.weight")
-        if extra:
-            raise CheckpointError(
-                f"{self.folder}: {len(extra)} tensors have no place in this architecture, e.g. {min(extra)}"
-            )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return sorted({folder / name for name in read_json(index)["weight_map"].values()})
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{folder} holds no .safetensors weights. Convert the checkpoint to safetensors first")
-    return files

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundled.errors import CheckpointError
+from engine.bundled.layer_formats import Formats
+from engine.bundled.stored_formats import stored_formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +64,7 @@ class ModelConfig:
     qk_norm: bool
     dtype: str
     eos_token_ids: tuple[int, ...]
-
-    @property
-    def kv_values_per_token(self) -> int:
-        """Numbers kept per token over all layers, keys and values together."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+    stored_formats: Formats  # of the modules that the checkpoint holds quantized
 
 
 def load_model_config(folder: Path) -> ModelConfig:
@@ -108,7 +106,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _refuse_unsupported(folder: Path, raw: dict[str, Any]) -> None:
     refused = {
-        "quantization_config": "is already quantized: give the unquantized checkpoint, the engine quantizes at load",
         "mlp_bias": "has MLP biases, which are not supported",
         "use_sliding_window": "uses sliding-window attention, which is not supported",
     }
@@ -141,6 +138,7 @@ def _parse(folder: Path, raw: dict[str, Any], architecture: str) -> ModelConfig:
         qk_norm=family.qk_norm,
         dtype=raw.get("dtype") or raw.get("torch_dtype") or "float32",
         eos_token_ids=_eos_token_ids(folder, raw),
+        stored_formats=stored_formats(folder, raw.get("quantization_config"), raw["num_hidden_layers"]),
     )
 
 

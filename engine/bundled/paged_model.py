@@ -15,6 +15,7 @@ from engine.bundled.batch import Batch, Span, pack
 from engine.bundled.kv_cache import KVCache
 from engine.bundled.loader import LoadedModel
 from engine.bundled.transformer import Decoder
+from engine.config import KvCacheFormat
 
 
 class Forward(NamedTuple):
@@ -36,12 +37,21 @@ class PagedModel:
     """One network whose keys and values live in blocks that the block manager hands out."""
 
     def __init__(
-        self, model: LoadedModel, *, num_blocks: int, block_size: int, max_short_query: int, attention: str = "gathered"
+        self,
+        model: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_short_query: int,
+        kv_format: KvCacheFormat = "bf16",
+        attention: str = "gathered",
     ) -> None:
         self.decoder: Decoder = model.decoder
         self.device = model.decoder.embed_tokens.weight.device
         self.block_size = block_size
-        cache = KVCache(model.config, num_blocks, block_size, dtype=model.dtype, device=self.device)
+        cache = KVCache(
+            model.config, num_blocks, block_size, dtype=model.dtype, device=self.device, kv_format=kv_format
+        )
         self.attention = ATTENTION[attention](cache, max_short_query)
 
     def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward:

@@ -103,7 +103,7 @@ def test_a_reconfigured_engine_serves_as_one_launched_with_that_config(config: E
     ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
     changes: list[dict[str, object]] = [
         {"quantization": {"weights": "int4_g32"}},
-        {"dtype": "bfloat16"},
+        {"quantization": {"weights": "int8", "activations": "int8", "kv_cache": "fp8"}, "dtype": "bfloat16"},
         {"speculative_config": ngram},
         {"max_model_len": 64, "max_num_seqs": 4, "enable_prefix_caching": False},
         {},
@@ -152,6 +152,17 @@ def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]
         ({"pipeline_parallel_size": 2}, FailureKind.UNSUPPORTED, "has no pipeline_parallel_size 2"),
         ({"lora_modules": {"a": "b"}}, FailureKind.UNSUPPORTED, "has no lora_modules"),
         ({"quantization": {"weights": "nvfp4"}}, FailureKind.UNSUPPORTED, "has no quantization.weights nvfp4"),
+        ({"quantization": {"activations": "int8"}}, FailureKind.UNSUPPORTED, "Set quantization.weights to int8 too"),
+        (
+            {"quantization": {"overrides": {"model.layers.0.mlp.downproj": "int8"}}},
+            FailureKind.UNSUPPORTED,
+            "The nearest is model.layers.0.mlp.down_proj",
+        ),
+        (
+            {"quantization": {"overrides": {"*.o_proj": "int4_g128"}}},
+            FailureKind.UNSUPPORTED,
+            "weights int4_g128: groups of 128 do not divide this model's matrix widths (64)",
+        ),
         ({"num_threads": 4096}, FailureKind.REFUSED, "num_threads 4096 is more than"),
         ({"max_model_len": 513}, FailureKind.REFUSED, "more than the checkpoint's 512 positions"),
         (

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from engine.config import EngineConfig
+from engine.bundled.layer_formats import layer_formats
+from engine.config import EngineConfig, Quantization
 from engine.memory import (
     _container_left_bytes,
     device_memory,
@@ -52,8 +53,9 @@ def test_weights_take_their_formats_bytes() -> None:
     assert weight_bytes(shape(), dtype="float32") == 4 * (73_728 + 6_720)
     # Rows of a layer, one bf16 scale each: 64 + 32 + 32 + 64 + 128 + 128 + 64 = 512.
     assert weight_bytes(shape(), weights="int8") == 73_728 + 2 * 512 * 2 + 2 * 6_720
-    # A scale and a zero of 2 bytes for 32 numbers.
-    assert weight_bytes(shape(), weights="int4_g32") == 73_728 // 2 + 73_728 // 32 * 4 + 2 * 6_720
+    # A scale of 2 bytes for 32 numbers, and a zero point of 1.
+    assert weight_bytes(shape(), weights="int4_g32") == 73_728 // 2 + 73_728 // 32 * 2 + 2 * 6_720
+    assert weight_bytes(shape(), weights="int4_g32_asym") == 73_728 // 2 + 73_728 // 32 * 3 + 2 * 6_720
 
 
 def test_untied_heads_biases_and_norms_count() -> None:
@@ -66,6 +68,17 @@ def test_untied_heads_biases_and_norms_count() -> None:
 def test_a_token_keeps_keys_and_values_in_every_layer() -> None:
     assert kv_bytes_per_token(shape()) == 2 * 2 * 32 * 2
     assert kv_bytes_per_token(shape(dtype="float32")) == 2 * 2 * 32 * 4
+    assert kv_bytes_per_token(shape(), kv_cache="fp8") == 2 * 2 * 32
+    assert kv_bytes_per_token(shape(), kv_cache="int8") == 2 * 2 * (32 + 2 * 4)  # a scale for each of two heads
+    config = EngineConfig(model="m", max_model_len=16, quantization={"kv_cache": "fp8"})
+    assert one_sequence_bytes(config, shape(), shape()) == 2 * 16 * 128
+    assert device_memory(config, shape(), memory_gib=4).block_bytes == 16 * 128
+
+
+def test_single_modules_may_have_formats_of_their_own() -> None:
+    formats = layer_formats(Quantization(overrides={"*.down_proj": "int8"}), {}, 2)
+    # down is 64 x 128 in both layers: a byte less for each number, and 64 scales of 2 bytes.
+    assert weight_bytes(shape(), formats=formats) == weight_bytes(shape()) - 2 * (64 * 128 - 64 * 2)
 
 
 def test_one_sequence_takes_whole_blocks_of_model_and_draft() -> None:

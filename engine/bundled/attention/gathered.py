@@ -23,14 +23,13 @@ class GatheredAttention:
         self.max_short_query = max_short_query
         self._slots = torch.empty(0)
         self._groups: list[_Group] = []
-        self._buffer = cache.blocks[0].new_empty(0)
 
     def plan(self, batch: Batch) -> None:
         self._slots = batch.slots
         self._groups = [_Group(batch, members, self) for members in self._group_members(batch.lengths)]
 
     def attend(self, layer: int, query: Tensor, key_value: Tensor) -> Tensor:
-        self.cache.slots[layer].index_copy_(1, self._slots, key_value.transpose(0, 1))
+        self.cache.write(layer, self._slots, key_value)
         if len(self._groups) == 1 and self._groups[0].is_whole_batch:
             return self._attend_group(self._groups[0], layer, query)
         out = query.new_empty(query.shape[0], query.shape[1] * query.shape[2])  # [N, Hq * D]
@@ -50,13 +49,7 @@ class GatheredAttention:
         return group.attend(query, key, value)
 
     def _gather(self, group: _Group, layer: int) -> tuple[Tensor, Tensor]:
-        blocks = self.cache.blocks[layer]
-        shape = (blocks.shape[0], group.blocks.shape[0], blocks.shape[2])
-        size = shape[0] * shape[1] * shape[2]
-        if self._buffer.numel() < size:
-            self._buffer = blocks.new_empty(size)
-        gathered = self._buffer[:size].view(shape)
-        torch.index_select(blocks, 1, group.blocks, out=gathered)
+        gathered = self.cache.read(layer, group.blocks)
         key_value = gathered.view(2, self.cache.num_kv_heads, group.num_sequences, -1, self.cache.head_dim)
         return key_value[0], key_value[1]
 
@@ -65,7 +58,7 @@ class _Group:
     """Sequences padded to one query length Q and one context length L."""
 
     def __init__(self, batch: Batch, members: Ints, attention: GatheredAttention) -> None:
-        cache, device, dtype = attention.cache, batch.slots.device, attention.cache.blocks[0].dtype
+        cache, device, dtype = attention.cache, batch.slots.device, attention.cache.dtype
         lengths, starts = batch.lengths[members], batch.starts[members]
         self.num_sequences = len(members)
         self.num_queries = int(lengths.max())

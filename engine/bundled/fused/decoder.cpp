@@ -52,6 +52,7 @@ struct Number;
 
 template <>
 struct Number<float> {
+  using Sum = __m512;
   static constexpr int STEP = 1;
   static __m512 widen(const float* p, __mmask16 m = 0xffff) { return _mm512_maskz_loadu_ps(m, p); }
   static void narrow(float* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_storeu_ps(p, m, x); }
@@ -63,11 +64,16 @@ struct Number<float> {
     _mm512_storeu_ps(p, low);
     _mm512_storeu_ps(p + LANES, high);
   }
+  template <class Stored>
+  static __m512i step(const typename Stored::Code* p) {  // one step of 16 lanes
+    return _mm512_castps_si512(Stored::widen(p));
+  }
 };
 
 #ifdef __AVX512BF16__
 template <>
 struct Number<bf16> {
+  using Sum = __m512;
   static constexpr int STEP = 2;
   static __m512 widen(const bf16* p, __mmask16 m = 0xffff) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
@@ -85,8 +91,76 @@ struct Number<bf16> {
   static void store_two(bf16* p, __m512 low, __m512 high) {
     _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(high, low));
   }
+  template <class Stored>
+  static __m512i step(const typename Stored::Code* p) {
+    return (__m512i)_mm512_cvtne2ps_pbh(Stored::widen(p + LANES), Stored::widen(p));
+  }
 };
 #endif
+
+#ifdef __AVX512VNNI__
+template <>
+struct Number<uint8_t> {  // int8 activations, 128 added, against int8 weights
+  using Sum = __m512i;
+  static constexpr int STEP = 4;
+  static __m512i broadcast(const uint8_t* p) {
+    int four;
+    std::memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
+  static __m512i madd(__m512i sum, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(sum, a, b); }
+};
+#endif
+
+// Numbers stored in eight bits: value = code * FACTOR, times a scale where one is kept.
+struct Int8 {
+  using Code = int8_t;
+  static constexpr bool SCALED = true;
+  static constexpr float FACTOR = 1.f, LARGEST = 127.f;
+  static __m512 widen(const Code* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static void narrow(Code* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_cvtepi32_storeu_epi8(p, m, _mm512_cvtps_epi32(x)); }
+};
+
+struct Fp8 {  // e4m3: a half float's bits, shifted, but for the exponent's bias of 8 more
+  using Code = uint8_t;
+  static constexpr bool SCALED = false;
+  static constexpr float FACTOR = 256.f, LARGEST = 448.f;
+  static __m512 widen(const Code* p) {
+    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+    return _mm512_cvtph_ps(_mm256_or_si256(_mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7), sign));
+  }
+  // Nearest code, ties to even. Below 2^-6 codes count steps of 2^-9, which adding 2^14 rounds to.
+  static __m512i encode(__m512 x) {
+    const __m512 least_normal = _mm512_set1_ps(0x1p-6f), magic = _mm512_set1_ps(0x1p14f);
+    __m512 size = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(LARGEST));
+    __m512i bits = _mm512_castps_si512(size), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 20), _mm512_set1_epi32(1));
+    __m512i normal = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7ffff)), odd), 20);
+    __m512i small = _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(size, magic)), _mm512_castps_si512(magic));
+    __mmask16 is_small = _mm512_cmp_ps_mask(size, least_normal, _CMP_LT_OQ);
+    __m512i code = _mm512_mask_mov_epi32(_mm512_sub_epi32(normal, _mm512_set1_epi32(120 << 3)), is_small, small);
+    return _mm512_or_si512(code, _mm512_slli_epi32(_mm512_srli_epi32(_mm512_castps_si512(x), 31), 7));
+  }
+  static void narrow(Code* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_cvtepi32_storeu_epi8(p, m, encode(x)); }
+};
+
+template <class T>
+struct AsComputed {
+  using Code = T;
+  static constexpr bool SCALED = false;
+  static constexpr float FACTOR = 1.f;
+  static __m512 widen(const T* p) { return Number<T>::widen(p); }
+  static void narrow(T* p, __m512 x, __mmask16 m = 0xffff) { Number<T>::narrow(p, x, m); }
+};
+
+template <class T>
+float scale_of(const T* x, int size, float largest_code) {
+  __m512 top = _mm512_setzero_ps();
+  for (int i = 0; i < size; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(Number<T>::widen(x + i, first_lanes(size - i))));
+  return std::max(_mm512_reduce_max_ps(top), 1e-12f) / largest_code;
+}
 
 // exp(x) for x <= 88, 0 below -104; relative error under 2e-7 (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]).
 __m512 exponential(__m512 x) {
@@ -133,10 +207,11 @@ void swiglu(T* out, const float* gate, const float* up, int size) {
 
 // ---- matrices ---------------------------------------------------------------------------------------------------
 
-enum Kind { DENSE = 0, INT8 = 1, INT4 = 2 };
+enum Kind { DENSE = 0, INT8 = 1, INT4 = 2, FP8 = 3, INT8_INT8 = 4, FP8_FP8 = 5 };  // weights, and rows where 8-bit
 
 // y = x W^T (+ bias). Columns are packed in panels of 64: [panel][step][vector][lane][index in step], so that a
-// product reads its weights in order. Int8 keeps that order in bytes; int4 two neighbouring vectors' worth in 16 bytes.
+// product reads its weights in order, 64 bytes a vector. Int8 and fp8 keep that order in bytes; int4 two neighbouring
+// vectors' worth in 16 bytes. Where rows are int8 too, a step is four bytes and nothing is unpacked.
 template <class T>
 struct Linear {
   static constexpr int STEP = Number<T>::STEP, CHUNK = 2 * LANES;
@@ -144,30 +219,40 @@ struct Linear {
   int n = 0, k = 0, steps = 0, panels = 0, group = 0;
   Buffer<T> dense;
   Buffer<uint8_t> packed;
-  Buffer<float> scale, zero, bias;  // scale: [n] for int8; scale and zero [k / group][panels * 64] for int4
+  Buffer<float> scale, zero, bias;  // scale: [n] for 8 bits; scale and zero [k / group][panels * 64] for int4
+  Buffer<int> shift;                // [n] what adding 128 to every int8 input adds to the sums
   bool has_bias = false;
 
-  size_t panel_size() const { return static_cast<size_t>(steps) * STEP * PANEL; }
+  bool scales_columns() const { return kind != DENSE && kind != INT4; }
+  int step() const { return kind == INT8_INT8 ? 4 : STEP; }
+  size_t panel_size() const { return static_cast<size_t>(steps) * step() * PANEL; }
 
   size_t place(int column, int input) const {  // of weight [column][input] in packed order
     size_t panel = column / PANEL, lane = column % PANEL;
-    return panel * panel_size() + (static_cast<size_t>(input / STEP) * PANEL + lane) * STEP + input % STEP;
+    return panel * panel_size() + (static_cast<size_t>(input / step()) * PANEL + lane) * step() + input % step();
   }
 
   void pack(Kind kind_, int n_, int k_, const void* weight, const float* scales, const float* zeros, int group_,
             const float* biases) {
     kind = kind_, n = n_, k = k_, group = group_;
     panels = ceil_div(n, PANEL);
-    steps = ceil_div(k, 2) * 2 / STEP;  // even, so that int4 packs whole chunks for floats too
+    steps = kind == INT8_INT8 ? ceil_div(k, 4) : ceil_div(k, 2) * 2 / STEP;  // even, so that int4 packs whole chunks
     if (kind == DENSE) {
       T* to = dense.reserve(panels * panel_size());
       for (int column = 0; column < n; column++)
         for (int i = 0; i < k; i++) to[place(column, i)] = static_cast<const T*>(weight)[static_cast<size_t>(column) * k + i];
-    } else if (kind == INT8) {
+    } else if (kind != INT4) {
+      const uint8_t* from = static_cast<const uint8_t*>(weight);
       uint8_t* to = packed.reserve(panels * panel_size());
-      for (int column = 0; column < n; column++)
-        for (int i = 0; i < k; i++) to[place(column, i)] = static_cast<const uint8_t*>(weight)[static_cast<size_t>(column) * k + i];
-      std::copy(scales, scales + n, scale.reserve(panels * PANEL));
+      int* sums = shift.reserve(panels * PANEL);
+      float factor = kind == FP8 || kind == FP8_FP8 ? Fp8::FACTOR : 1.f, *s = scale.reserve(panels * PANEL);
+      for (int column = 0; column < n; column++) {
+        s[column] = scales[column] * factor;
+        for (int i = 0; i < k; i++, from++) {
+          to[place(column, i)] = *from;
+          sums[column] += 128 * static_cast<int8_t>(*from);
+        }
+      }
     } else {
       uint8_t* to = packed.reserve(panels * panel_size() / 2);
       for (int column = 0; column < n; column++)
@@ -177,47 +262,58 @@ struct Linear {
           to[chunk * LANES + within % LANES] |= (i % 2 ? byte >> 4 : byte & 15) << (within >= LANES ? 4 : 0);
         }
       int groups = k / group;
-      float *s = scale.reserve(static_cast<size_t>(groups) * panels * PANEL), *z = zero.reserve(static_cast<size_t>(groups) * panels * PANEL);
-      for (int g = 0; g < groups; g++) {
-        std::copy(scales + static_cast<size_t>(g) * n, scales + static_cast<size_t>(g + 1) * n, s + static_cast<size_t>(g) * panels * PANEL);
-        std::copy(zeros + static_cast<size_t>(g) * n, zeros + static_cast<size_t>(g + 1) * n, z + static_cast<size_t>(g) * panels * PANEL);
-      }
+      auto spread = [&](const float* from, Buffer<float>& to) {
+        float* p = to.reserve(static_cast<size_t>(groups) * panels * PANEL);
+        for (int g = 0; g < groups; g++, from += n, p += panels * PANEL) std::copy(from, from + n, p);
+      };
+      spread(scales, scale);
+      if (zeros) spread(zeros, zero);
     }
     has_bias = biases != nullptr;
     if (has_bias) std::copy(biases, biases + n, bias.reserve(panels * PANEL));
   }
 
-  // The panel's weights as T; quantized ones are written to `scratch` (int8 without its scale).
-  const T* panel(int index, T* scratch) const {
+  // The panel's weights as products read them; quantized ones are written to `scratch` (8 bits without their scale).
+  const void* panel(int index, T* scratch) const {
     if (kind == DENSE) return dense.data + index * panel_size();
-    if (kind == INT8) {
-      const uint8_t* from = packed.data + index * panel_size();
-      for (size_t i = 0; i < panel_size(); i += CHUNK) {
-        __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-        __m512i high = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + LANES)));
-        Number<T>::store_two(scratch + i, _mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high));
-      }
-      return scratch;
-    }
-    return unpack_int4(index, scratch);
+    if (kind == INT8_INT8) return packed.data + index * panel_size();
+    if (kind == INT4) return zero.data ? unpack_int4<true>(index, scratch) : unpack_int4<false>(index, scratch);
+    return kind == INT8 ? unpack<Int8>(index, scratch) : unpack<Fp8>(index, scratch);
   }
 
+  template <class Stored>
+  const T* unpack(int index, T* scratch) const {
+    const auto* from = reinterpret_cast<const typename Stored::Code*>(packed.data) + index * panel_size();
+    for (size_t i = 0; i < panel_size(); i += CHUNK) Number<T>::store_two(scratch + i, Stored::widen(from + i), Stored::widen(from + i + LANES));
+    return scratch;
+  }
+
+  template <bool HAS_ZEROS>
   const T* unpack_int4(int index, T* scratch) const {
+    constexpr int CHUNKS = PANEL * STEP / CHUNK;  // of one step
     const uint8_t* from = packed.data + index * panel_size() / 2;
+    T* to = scratch;
     const __m512i fifteen = _mm512_set1_epi32(15);
     const __m512 eight = _mm512_set1_ps(8.f);
-    for (int step = 0; step < steps; step++) {
-      const size_t row = static_cast<size_t>(std::min(step * STEP / group, k / group - 1)) * panels * PANEL + index * PANEL;
-      for (int v = 0; v < VECTORS; v += 2 / STEP) {
-        size_t at = (static_cast<size_t>(step) * VECTORS + v) * LANES * STEP;
-        __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at / 2)));
-        __m512 low = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_and_si512(bytes, fifteen)), eight);
-        __m512 high = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4)), eight);
-        __m512 s[2], z[2];
-        columns_of_chunk(scale.data + row + v * LANES, s);
-        columns_of_chunk(zero.data + row + v * LANES, z);
-        Number<T>::store_two(scratch + at, _mm512_fmadd_ps(low, s[0], z[0]), _mm512_fmadd_ps(high, s[1], z[1]));
+    for (int first = 0, g = 0; first < steps; g++) {
+      int last = g + 1 < k / group ? std::min(steps, (g + 1) * group / STEP) : steps;
+      __m512 s[CHUNKS][2], z[CHUNKS][2];
+      for (int c = 0; c < CHUNKS; c++) {
+        size_t row = static_cast<size_t>(g) * panels * PANEL + index * PANEL + c * CHUNK / STEP;
+        columns_of_chunk(scale.data + row, s[c]);
+        if (HAS_ZEROS) columns_of_chunk(zero.data + row, z[c]);
       }
+      for (; first < last; first++)
+#pragma GCC unroll 4
+        for (int c = 0; c < CHUNKS; c++, from += LANES, to += CHUNK) {
+          __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+          __m512 low = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_and_si512(bytes, fifteen)), eight);
+          __m512 high = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4)), eight);
+          if (HAS_ZEROS)
+            Number<T>::store_two(to, _mm512_fmadd_ps(low, s[c][0], z[c][0]), _mm512_fmadd_ps(high, s[c][1], z[c][1]));
+          else
+            Number<T>::store_two(to, _mm512_mul_ps(low, s[c][0]), _mm512_mul_ps(high, s[c][1]));
+        }
     }
     return scratch;
   }
@@ -235,30 +331,45 @@ struct Linear {
   }
 };
 
-template <class T, int R>
-void product_tile(const Linear<T>& linear, int panel, const T* weights, const T* a, int lda, float* c, int ldc, bool add) {
-  constexpr int STEP = Number<T>::STEP;
-  __m512 sum[R][VECTORS];
-  for (auto& row : sum)
-    for (auto& v : row) v = _mm512_setzero_ps();
+template <class T>
+__m512 column_sums(const Linear<T>&, int, __m512 sum) { return sum; }
+template <class T>
+__m512 column_sums(const Linear<T>& linear, int column, __m512i sum) {
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_loadu_si512(linear.shift.data + column)));
+}
+
+template <class A>
+struct Rows {  // of a product: A is T, or uint8_t for int8 codes with 128 added
+  const A* data;
+  int stride, count;
+  const float* scales;  // [count], or null
+};
+
+template <class T, class A, int R>
+void product_tile(const Linear<T>& linear, int panel, const void* weights, const Rows<A>& rows, int first, float* c, int ldc, bool add) {
+  using N = Number<A>;
+  typename N::Sum sum[R][VECTORS] = {};
+  const A* a = rows.data + static_cast<size_t>(first) * rows.stride;
+  const char* from = static_cast<const char*>(weights);
   for (int step = 0; step < linear.steps; step++) {
     __m512i w[VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) w[v] = _mm512_load_si512(weights + (static_cast<size_t>(step) * VECTORS + v) * LANES * STEP);
+    for (int v = 0; v < VECTORS; v++, from += 64) w[v] = _mm512_load_si512(from);
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
-      __m512i x = Number<T>::broadcast(a + static_cast<size_t>(r) * lda + step * STEP);
+      __m512i x = N::broadcast(a + static_cast<size_t>(r) * rows.stride + step * N::STEP);
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; v++) sum[r][v] = Number<T>::madd(sum[r][v], x, w[v]);
+      for (int v = 0; v < VECTORS; v++) sum[r][v] = N::madd(sum[r][v], x, w[v]);
     }
   }
   for (int v = 0; v < VECTORS; v++) {
     int column = panel * PANEL + v * LANES;
     __mmask16 m = first_lanes(linear.n - column);
     for (int r = 0; r < R; r++) {
-      __m512 y = sum[r][v];
-      float* to = c + static_cast<size_t>(r) * ldc + column;
-      if (linear.kind == INT8) y = _mm512_mul_ps(y, _mm512_loadu_ps(linear.scale.data + column));
+      __m512 y = column_sums(linear, column, sum[r][v]);
+      float* to = c + static_cast<size_t>(first + r) * ldc + column;
+      if (linear.scales_columns()) y = _mm512_mul_ps(y, _mm512_loadu_ps(linear.scale.data + column));
+      if (rows.scales) y = _mm512_mul_ps(y, _mm512_set1_ps(rows.scales[first + r]));
       if (linear.has_bias) y = _mm512_add_ps(y, _mm512_loadu_ps(linear.bias.data + column));
       if (add) y = _mm512_add_ps(y, Number<float>::widen(to, m));
       Number<float>::narrow(to, y, m);
@@ -266,16 +377,16 @@ void product_tile(const Linear<T>& linear, int panel, const T* weights, const T*
   }
 }
 
-template <class T>
-void product_rows(const Linear<T>& linear, int panel, const T* weights, const T* a, int lda, int rows, float* c, int ldc, bool add) {
-  for (int r = 0; r < rows; r += ROWS, a += static_cast<size_t>(ROWS) * lda, c += static_cast<size_t>(ROWS) * ldc) {
-    switch (std::min(ROWS, rows - r)) {
-      case 1: product_tile<T, 1>(linear, panel, weights, a, lda, c, ldc, add); break;
-      case 2: product_tile<T, 2>(linear, panel, weights, a, lda, c, ldc, add); break;
-      case 3: product_tile<T, 3>(linear, panel, weights, a, lda, c, ldc, add); break;
-      case 4: product_tile<T, 4>(linear, panel, weights, a, lda, c, ldc, add); break;
-      case 5: product_tile<T, 5>(linear, panel, weights, a, lda, c, ldc, add); break;
-      default: product_tile<T, 6>(linear, panel, weights, a, lda, c, ldc, add);
+template <class T, class A>
+void product_rows(const Linear<T>& linear, int panel, const void* weights, const Rows<A>& rows, int first, int count, float* c, int ldc, bool add) {
+  for (int r = first; r < first + count; r += ROWS) {
+    switch (std::min(ROWS, first + count - r)) {
+      case 1: product_tile<T, A, 1>(linear, panel, weights, rows, r, c, ldc, add); break;
+      case 2: product_tile<T, A, 2>(linear, panel, weights, rows, r, c, ldc, add); break;
+      case 3: product_tile<T, A, 3>(linear, panel, weights, rows, r, c, ldc, add); break;
+      case 4: product_tile<T, A, 4>(linear, panel, weights, rows, r, c, ldc, add); break;
+      case 5: product_tile<T, A, 5>(linear, panel, weights, rows, r, c, ldc, add); break;
+      default: product_tile<T, A, 6>(linear, panel, weights, rows, r, c, ldc, add);
     }
   }
 }
@@ -285,16 +396,14 @@ struct Worker {  // this thread's number, of how many
 };
 
 // c [rows, n] (+)= a [rows, k] W^T; each worker does its share of panels (and of rows where panels are few).
-template <class T>
-void product(const Linear<T>& linear, const T* a, int lda, int rows, float* c, int ldc, bool add, Worker worker, Buffer<T>& scratch) {
-  T* room = linear.kind == DENSE ? nullptr : scratch.reserve(linear.panel_size());
+template <class T, class A>
+void product(const Linear<T>& linear, const Rows<A>& rows, float* c, int ldc, bool add, Worker worker, Buffer<T>& scratch) {
+  T* room = linear.kind == DENSE || linear.kind == INT8_INT8 ? nullptr : scratch.reserve(linear.panel_size());
   int parts = linear.panels >= worker.count ? 1 : ceil_div(worker.count, linear.panels);
-  int share = ceil_div(ceil_div(rows, parts), ROWS) * ROWS;
+  int share = ceil_div(ceil_div(rows.count, parts), ROWS) * ROWS;
   for (int task = worker.index; task < linear.panels * parts; task += worker.count) {
-    int panel = task / parts, first = task % parts * share, count = std::min(share, rows - first);
-    if (count <= 0) continue;
-    product_rows(linear, panel, linear.panel(panel, room), a + static_cast<size_t>(first) * lda, lda, count,
-                 c + static_cast<size_t>(first) * ldc, ldc, add);
+    int panel = task / parts, first = task % parts * share, count = std::min(share, rows.count - first);
+    if (count > 0) product_rows(linear, panel, linear.panel(panel, room), rows, first, count, c, ldc, add);
   }
 }
 
@@ -303,8 +412,10 @@ void product(const Linear<T>& linear, const T* a, int lda, int rows, float* c, i
 struct Shape {
   int num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, vocab, num_blocks, block_size, num_threads;
   float eps;
-  int qk_norm;
+  int qk_norm, kv_format;
 };
+
+enum KvFormat { KV_AS_COMPUTED = 0, KV_INT8 = 1, KV_FP8 = 2 };
 
 // Packed tokens of S sequences; `tables` is [S, table_width]; `inputs` [num_tokens, hidden] replace embeddings, or null.
 struct Batch {
@@ -322,33 +433,38 @@ struct Decoder {
   virtual void logits(const void* hidden, int rows, float* out) = 0;
 };
 
-template <class T>
+template <class T, class Stored>
 struct PagedDecoder : Decoder {
   using N = Number<T>;
+  using Code = typename Stored::Code;
   struct Layer {
     Linear<T> qkv, o, gate_up, down;
     std::vector<float> input_norm, post_norm, qk_norm;
-    Buffer<T> keys, values;  // [block][kv head][step of D][lane][index in step], [block][kv head][position][D padded]
+    Buffer<Code> keys, values;  // [block][kv head][step of D][lane][index in step], [block][kv head][position][D padded]
+    Buffer<float> key_scales, value_scales;  // [block][kv head][position, padded to lanes] where the format has them
   };
   struct Room {  // one thread's
-    Buffer<T> weights, key;
+    Buffer<T> weights;
+    Buffer<Code> key;
     Buffer<float> scores, head;
-    std::vector<const T*> key_lanes;
+    std::vector<const Code*> key_lanes;
+    std::vector<const float*> scale_lanes;
   };
   struct Task {  // rows of one sequence and KV head that share their keys
     int sequence, kv_head, row;
   };
 
   Shape s;
-  int q_size, kv_size, group, lanes, padded_dim, dim_steps;
+  int q_size, kv_size, group, lanes, padded_dim, dim_steps, deepest = 0;
   std::vector<Layer> layers;
   Linear<T> head;
   std::vector<Room> rooms;
   const T* embedding = nullptr;
   std::vector<float> final_norm;
   const float *cosines = nullptr, *sines = nullptr;  // [positions, D / 2]
-  Buffer<float> residual, wide;
-  Buffer<T> narrow, queries, attended;
+  Buffer<float> residual, wide, row_scales;
+  Buffer<T> narrow, queries, attended, rounded;
+  Buffer<uint8_t> codes;
   std::vector<Task> tasks;
   std::unique_ptr<std::atomic<int>[]> next_task;
 
@@ -360,6 +476,9 @@ struct PagedDecoder : Decoder {
     for (Layer& layer : layers) {
       layer.keys.reserve(static_cast<size_t>(s.num_blocks) * s.num_kv_heads * lanes * s.head_dim);
       layer.values.reserve(static_cast<size_t>(s.num_blocks) * s.num_kv_heads * s.block_size * padded_dim);
+      if (!Stored::SCALED) continue;
+      layer.key_scales.reserve(static_cast<size_t>(s.num_blocks) * s.num_kv_heads * lanes);
+      layer.value_scales.reserve(static_cast<size_t>(s.num_blocks) * s.num_kv_heads * lanes);
     }
   }
 
@@ -380,14 +499,18 @@ struct PagedDecoder : Decoder {
   }
 
   // Keys of 16 positions lie side by side, so that one product gives 16 scores.
-  T* key_place(Layer& layer, int64_t slot, int kv_head) {
+  Code* key_place(Layer& layer, int64_t slot, int kv_head) {
     int64_t block = slot / s.block_size, position = slot % s.block_size;
     return layer.keys.data + ((block * s.num_kv_heads + kv_head) * lanes + position / LANES * LANES) * s.head_dim + position % LANES * N::STEP;
   }
 
-  T* value_place(Layer& layer, int64_t slot, int kv_head) {
+  Code* value_place(Layer& layer, int64_t slot, int kv_head) {
     int64_t block = slot / s.block_size, position = slot % s.block_size;
     return layer.values.data + ((block * s.num_kv_heads + kv_head) * s.block_size + position) * padded_dim;
+  }
+
+  size_t scale_place(int64_t slot, int kv_head) const {
+    return (slot / s.block_size * s.num_kv_heads + kv_head) * lanes + slot % s.block_size;
   }
 
   void rotate(float* x, int64_t position) const {
@@ -403,7 +526,15 @@ struct PagedDecoder : Decoder {
   // Norm, rotate and hand on one token's queries, keys and values, out of qkv [q_size + 2 * kv_size].
   void place_token(Layer& layer, float* qkv, int64_t position, int64_t slot, T* query, Room& room) {
     float* unit = room.head.reserve(padded_dim);
-    T* narrowed = room.key.reserve(padded_dim);
+    Code* narrowed = room.key.reserve(padded_dim);
+    auto store = [&](Code* to, const float* x, Buffer<float>& scales, int64_t at) {  // one head's key or value
+      __m512 scale = _mm512_set1_ps(Stored::SCALED ? scales.data[at] = scale_of(x, s.head_dim, Int8::LARGEST) : 1.f);
+      for (int i = 0; i < s.head_dim; i += LANES) {
+        __mmask16 m = first_lanes(s.head_dim - i);
+        __m512 v = Number<float>::widen(x + i, m);
+        Stored::narrow(to + i, Stored::SCALED ? _mm512_div_ps(v, scale) : v, m);
+      }
+    };
     float factor = 1.f / std::sqrt(static_cast<float>(s.head_dim));
     for (int h = 0; h < s.num_heads + s.num_kv_heads; h++) {
       float* x = qkv + h * s.head_dim;
@@ -419,26 +550,23 @@ struct PagedDecoder : Decoder {
         }
         continue;
       }
-      T* key = key_place(layer, slot, h - s.num_heads);
-      for (int i = 0; i < s.head_dim; i += LANES) N::narrow(narrowed + i, Number<float>::widen(x + i, first_lanes(s.head_dim - i)));
+      Code* key = key_place(layer, slot, h - s.num_heads);
+      store(narrowed, x, layer.key_scales, scale_place(slot, h - s.num_heads));
       for (int i = 0; i < s.head_dim; i++) key[i / N::STEP * LANES * N::STEP + i % N::STEP] = narrowed[i];
     }
-    for (int h = 0; h < s.num_kv_heads; h++) {
-      T* value = value_place(layer, slot, h);
-      const float* x = qkv + q_size + kv_size + h * s.head_dim;
-      for (int i = 0; i < s.head_dim; i += LANES) N::narrow(value + i, Number<float>::widen(x + i, first_lanes(s.head_dim - i)));
-    }
+    for (int h = 0; h < s.num_kv_heads; h++)
+      store(value_place(layer, slot, h), qkv + q_size + kv_size + h * s.head_dim, layer.value_scales, scale_place(slot, h));
   }
 
   template <int R, int B>
-  void score_lanes(const T* const query[], const T* const keys[], float* const scores[], size_t stride) const {
+  void score_lanes(const T* const query[], const Code* const keys[], const float* const scales[], float* const scores[], size_t stride) const {
     __m512 sum[R][B];
     for (auto& row : sum)
       for (auto& v : row) v = _mm512_setzero_ps();
     for (int step = 0; step < dim_steps; step++) {
       __m512i k[B];
 #pragma GCC unroll 4
-      for (int b = 0; b < B; b++) k[b] = _mm512_loadu_si512(keys[b] + step * LANES * N::STEP);
+      for (int b = 0; b < B; b++) k[b] = N::template step<Stored>(keys[b] + step * LANES * N::STEP);
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
         __m512i q = N::broadcast(query[r] + step * N::STEP);
@@ -446,28 +574,34 @@ struct PagedDecoder : Decoder {
         for (int b = 0; b < B; b++) sum[r][b] = N::madd(sum[r][b], q, k[b]);
       }
     }
-    for (int r = 0; r < R; r++)
-      for (int b = 0; b < B; b++) _mm512_storeu_ps(scores[b] + r * stride, sum[r][b]);
+    for (int b = 0; b < B; b++) {
+      __m512 factor = Stored::SCALED ? _mm512_loadu_ps(scales[b]) : _mm512_set1_ps(Stored::FACTOR);
+      for (int r = 0; r < R; r++) _mm512_storeu_ps(scores[b] + r * stride, _mm512_mul_ps(sum[r][b], factor));
+    }
   }
 
   // Scores [R, stride] of `limit` positions; the last block's tail is garbage.
   template <int R>
   void score(const T* const query[], Layer& layer, const int64_t* table, int kv_head, int limit, float* scores, size_t stride, Room& room) {
     auto& keys = room.key_lanes;
-    keys.clear();
+    auto& scales = room.scale_lanes;
+    keys.clear(), scales.clear();
     int per_block = lanes / LANES, num_blocks = ceil_div(limit, s.block_size), total = num_blocks * per_block;
     for (int b = 0; b < num_blocks; b++)
-      for (int l = 0; l < per_block; l++)
-        keys.push_back(layer.keys.data + ((table[b] * s.num_kv_heads + kv_head) * lanes + l * LANES) * s.head_dim);
+      for (int l = 0; l < per_block; l++) {
+        int64_t at = (table[b] * s.num_kv_heads + kv_head) * lanes + l * LANES;
+        keys.push_back(layer.keys.data + at * s.head_dim);
+        scales.push_back(layer.key_scales.data + at);
+      }
     auto place = [&](int i) { return scores + i / per_block * s.block_size + i % per_block * LANES; };
     int i = 0;
     for (; i + 4 <= total; i += 4) {
       float* to[] = {place(i), place(i + 1), place(i + 2), place(i + 3)};
-      score_lanes<R, 4>(query, &keys[i], to, stride);
+      score_lanes<R, 4>(query, &keys[i], &scales[i], to, stride);
     }
     for (; i < total; i++) {
       float* to[] = {place(i)};
-      score_lanes<R, 1>(query, &keys[i], to, stride);
+      score_lanes<R, 1>(query, &keys[i], &scales[i], to, stride);
     }
   }
   // Scores to weights exp(score - max) of the first `limit` of `padded` positions, zero after; returns 1 / their sum.
@@ -487,6 +621,19 @@ struct PagedDecoder : Decoder {
     return 1.f / _mm512_reduce_add_ps(sum);
   }
 
+  // Weights times the scales of the values they will meet.
+  void scale_weights(float* weights, Layer& layer, const int64_t* table, int kv_head, int limit) const {
+    for (int first = 0; first < limit; first += s.block_size) {
+      const float* scales = layer.value_scales.data + (table[first / s.block_size] * s.num_kv_heads + kv_head) * lanes;
+      int count = std::min(s.block_size, limit - first);
+      for (int i = 0; i < count; i += LANES) {
+        __mmask16 m = first_lanes(count - i);
+        float* to = weights + first + i;
+        Number<float>::narrow(to, _mm512_mul_ps(Number<float>::widen(to, m), Number<float>::widen(scales + i, m)), m);
+      }
+    }
+  }
+
   template <int R>
   void mix(const float* weights, size_t stride, const float factors[], Layer& layer, const int64_t* table, int kv_head, int limit, T* const out[]) {
     for (int d = 0; d < s.head_dim; d += PANEL) {
@@ -495,10 +642,10 @@ struct PagedDecoder : Decoder {
       for (auto& row : sum)
         for (auto& v : row) v = _mm512_setzero_ps();
       for (int first = 0; first < limit; first += s.block_size) {
-        const T* value = layer.values.data + (table[first / s.block_size] * s.num_kv_heads + kv_head) * s.block_size * padded_dim + d;
+        const Code* value = layer.values.data + (table[first / s.block_size] * s.num_kv_heads + kv_head) * s.block_size * padded_dim + d;
         for (int i = first; i < std::min(limit, first + s.block_size); i++, value += padded_dim)
           for (int v = 0; v < vectors; v++) {
-            __m512 x = N::widen(value + v * LANES);
+            __m512 x = Stored::widen(value + v * LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) sum[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r * stride + i]), x, sum[r][v]);
           }
@@ -527,7 +674,10 @@ struct PagedDecoder : Decoder {
     float* scores = room.scores.reserve(R * stride);
     score<R>(query, layer, table, task.kv_head, limit, scores, stride, room);
     float factors[R];
-    for (int r = 0; r < R; r++) factors[r] = soften(scores + r * stride, limits[r], limit);
+    for (int r = 0; r < R; r++) {
+      factors[r] = soften(scores + r * stride, limits[r], limit) * Stored::FACTOR;
+      if (Stored::SCALED) scale_weights(scores + r * stride, layer, table, task.kv_head, limit);
+    }
     mix<R>(scores, stride, factors, layer, table, task.kv_head, limit, out);
   }
 
@@ -560,6 +710,27 @@ struct PagedDecoder : Decoder {
     residual.reserve(n * s.hidden), wide.reserve(n * widest);
     narrow.reserve(n * std::max({s.hidden, s.intermediate}) + LANES);
     queries.reserve(n * q_size + LANES), attended.reserve(n * q_size + LANES);
+    deepest = ceil_div(std::max({s.hidden, s.intermediate, q_size}), LANES) * LANES;
+    codes.reserve(n * deepest), rounded.reserve(n * deepest), row_scales.reserve(n);
+  }
+
+  // Codes of one row, 128 added, of its scale times -127..127.
+  void quantize_row(const T* x, int size, size_t row) {
+    __m512 scale = _mm512_set1_ps(row_scales.data[row] = scale_of(x, size, Int8::LARGEST));
+    for (int i = 0; i < size; i += LANES) {
+      __m512i code = _mm512_cvtps_epi32(_mm512_div_ps(N::widen(x + i, first_lanes(size - i)), scale));
+      _mm512_mask_cvtepi32_storeu_epi8(codes.data + row * deepest + i, 0xffff, _mm512_add_epi32(code, _mm512_set1_epi32(128)));
+    }
+  }
+
+  // One row as the fp8 numbers that it becomes, in T.
+  void round_row(const T* x, int size, size_t row) {
+    __m512 scale = _mm512_set1_ps(row_scales.data[row] = scale_of(x, size, Fp8::LARGEST));
+    uint8_t code[LANES];
+    for (int i = 0; i < size; i += LANES) {
+      Fp8::narrow(code, _mm512_div_ps(N::widen(x + i, first_lanes(size - i)), scale));
+      N::narrow(rounded.data + row * deepest + i, _mm512_mul_ps(Fp8::widen(code), _mm512_set1_ps(Fp8::FACTOR)));
+    }
   }
 
   void forward(const Batch& batch, void* hidden) override {
@@ -586,7 +757,17 @@ struct PagedDecoder : Decoder {
       meet(worker);
     };
     auto times = [&](const Linear<T>& linear, const T* a, int lda, float* c, int ldc, bool add) {
-      product(linear, a, lda, n, c, ldc, add, worker, room.weights);
+      if (linear.kind == INT8_INT8) {
+#ifdef __AVX512VNNI__
+        mine([&](size_t i) { quantize_row(a + i * lda, linear.k, i); });
+        product(linear, Rows<uint8_t>{codes.data, deepest, n, row_scales.data}, c, ldc, add, worker, room.weights);
+#endif
+      } else if (linear.kind == FP8_FP8) {
+        mine([&](size_t i) { round_row(a + i * lda, linear.k, i); });
+        product(linear, Rows<T>{rounded.data, deepest, n, row_scales.data}, c, ldc, add, worker, room.weights);
+      } else {
+        product(linear, Rows<T>{a, lda, n, nullptr}, c, ldc, add, worker, room.weights);
+      }
       meet(worker);
     };
     auto norm = [&](T* to, const float* from, const std::vector<float>& gains) {  // without gains: rounded alone
@@ -621,13 +802,23 @@ struct PagedDecoder : Decoder {
 
   void logits(const void* hidden, int rows, float* out) override {
     auto work = [&](Worker worker) {
-      product(head, static_cast<const T*>(hidden), s.hidden, rows, out, s.vocab, false, worker, rooms[worker.index].weights);
+      Rows<T> from{static_cast<const T*>(hidden), s.hidden, rows, nullptr};
+      product(head, from, out, s.vocab, false, worker, rooms[worker.index].weights);
     };
     if (s.num_threads == 1) return work({0, 1});
 #pragma omp parallel num_threads(s.num_threads)
     work({omp_get_thread_num(), omp_get_num_threads()});
   }
 };
+
+template <class T>
+Decoder* new_decoder(const Shape& shape) {
+  switch (shape.kv_format) {
+    case KV_INT8: return new PagedDecoder<T, Int8>(shape);
+    case KV_FP8: return new PagedDecoder<T, Fp8>(shape);
+    default: return new PagedDecoder<T, AsComputed<T>>(shape);
+  }
+}
 
 }  // namespace
 
@@ -636,9 +827,9 @@ struct PagedDecoder : Decoder {
 extern "C" {
 
 void* fused_new(const Shape* shape, int is_bf16) {
-  if (!is_bf16) return static_cast<Decoder*>(new PagedDecoder<float>(*shape));
+  if (!is_bf16) return new_decoder<float>(*shape);
 #ifdef __AVX512BF16__
-  return static_cast<Decoder*>(new PagedDecoder<bf16>(*shape));
+  return new_decoder<bf16>(*shape);
 #else
   return nullptr;
 #endif

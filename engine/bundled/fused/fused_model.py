@@ -14,16 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from engine.bundled.batch import Span, pack
-from engine.bundled.fused.library import UnavailableError, load_library
+from engine.bundled.fused.library import UnavailableError, load_library, refuse_without
 from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import ModelConfig
 from engine.bundled.paged_model import Forward
+from engine.bundled.quantization.fp8 import Fp8DynamicLinear, Fp8Linear
 from engine.bundled.quantization.int4 import Int4Linear
-from engine.bundled.quantization.int8 import Int8Linear
+from engine.bundled.quantization.int8 import Int8DynamicLinear, Int8Linear
 from engine.bundled.transformer import Decoder, DecoderLayer, rotary_frequencies
+from engine.config import KvCacheFormat
 
 _QKV, _O, _GATE_UP, _DOWN, _HEAD = range(5)
-_DENSE, _INT8, _INT4 = range(3)
+_DENSE, _INT8, _INT4, _FP8, _INT8_INT8, _FP8_FP8 = range(6)
+_KIND_OF = {Int8Linear: _INT8, Int8DynamicLinear: _INT8_INT8, Fp8Linear: _FP8, Fp8DynamicLinear: _FP8_FP8}
+_KV_FORMATS: dict[KvCacheFormat, int] = {"bf16": 0, "int8": 1, "fp8": 2}
 
 
 class _Shape(ctypes.Structure):
@@ -32,6 +36,7 @@ class _Shape(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("intermediate", "vocab", "num_blocks", "block_size", "num_threads")),
         ("eps", ctypes.c_float),
         ("qk_norm", ctypes.c_int),
+        ("kv_format", ctypes.c_int),
     )
 
 
@@ -51,14 +56,24 @@ class FusedModel:
         UnavailableError: it cannot run here; nothing was allocated.
     """
 
-    def __init__(self, model: LoadedModel, *, num_blocks: int, block_size: int, max_positions: int) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_positions: int,
+        kv_format: KvCacheFormat = "bf16",
+    ) -> None:
         self._library = load_library(model.dtype)
+        if any(isinstance(module, Int8DynamicLinear) for module in model.decoder.modules()):
+            refuse_without("avx512_vnni")
         if model.config.head_dim % 2:
             raise UnavailableError(f"head_dim {model.config.head_dim} is odd")
         self.device = torch.device("cpu")
         self.dtype, self.block_size = model.dtype, block_size
         self._hidden_size, self._vocab_size = model.config.hidden_size, model.config.vocab_size
-        shape = _shape(model.config, num_blocks, block_size)
+        shape = _shape(model.config, num_blocks, block_size, kv_format)
         self._decoder = ctypes.c_void_p(
             self._library.fused_new(ctypes.byref(shape), int(model.dtype == torch.bfloat16))
         )
@@ -129,23 +144,25 @@ class _Weights(NamedTuple):
     kind: int
     weight: Tensor  # [out, in]; int4: [out, in / 2]
     bias: Tensor | None  # float32 [out]
-    scale: Tensor | None = None  # float32: [out] for int8, [in / group, out] for int4
-    zero: Tensor | None = None  # like scale
+    scale: Tensor | None = None  # float32: [out] for 8 bits, [in / group, out] for int4
+    zero: Tensor | None = None  # like scale; None for symmetric groups
     group: int = 0
 
 
 def _weights(module: nn.Module) -> _Weights:
-    assert isinstance(module, nn.Linear | Int8Linear | Int4Linear), "every format has its packing here"
+    assert isinstance(module, nn.Linear | Int8Linear | Fp8Linear | Int4Linear), "every format has its packing here"
     bias = None if module.bias is None else module.bias.float().contiguous()
-    if isinstance(module, Int8Linear):
-        return _Weights(_INT8, module.weight.contiguous(), bias, module.scale.float().contiguous())
+    if isinstance(module, Int8Linear | Fp8Linear):
+        return _Weights(_KIND_OF[type(module)], module.weight.contiguous(), bias, module.scale.float().contiguous())
     if isinstance(module, Int4Linear):
-        scale, zero = (part.float().contiguous() for part in module.scales_and_zeros.unbind(-1))
+        zeros = module.zeros()
+        zero = None if zeros is None else zeros.t().contiguous()
+        scale = module.scales.float().t().contiguous()
         return _Weights(_INT4, module.nibbles.contiguous(), bias, scale, zero, module.group_size)
     return _Weights(_DENSE, module.weight.contiguous(), bias)
 
 
-def _shape(config: ModelConfig, num_blocks: int, block_size: int) -> _Shape:
+def _shape(config: ModelConfig, num_blocks: int, block_size: int, kv_format: KvCacheFormat) -> _Shape:
     return _Shape(
         num_layers=config.num_layers,
         hidden=config.hidden_size,
@@ -159,6 +176,7 @@ def _shape(config: ModelConfig, num_blocks: int, block_size: int) -> _Shape:
         num_threads=torch.get_num_threads(),
         eps=config.rms_norm_eps,
         qk_norm=int(config.qk_norm),
+        kv_format=_KV_FORMATS[kv_format],
     )
 
 

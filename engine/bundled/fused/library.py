@@ -40,6 +40,12 @@ def load_library(dtype: torch.dtype) -> ctypes.CDLL:
     return _load(_compiled(" ".join(sorted(flags))))
 
 
+def refuse_without(flag: str) -> None:
+    """Raises UnavailableError where the CPU lacks what one number format needs."""
+    if flag not in _cpu_flags():
+        raise UnavailableError(f"the CPU lacks {flag}")
+
+
 def _cpu_flags() -> frozenset[str]:
     try:
         found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

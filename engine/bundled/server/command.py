@@ -104,7 +104,8 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
         scheduling_policy=config.scheduling_policy,
         max_requests=options.max_requests,
     )
-    reconfiguration = Reconfiguration(model, config, make_engine) if options.allow_reconfigure else None
+    can_change = options.allow_reconfigure and config.tensor_parallel_size == 1  # ranks load their own weights
+    reconfiguration = Reconfiguration(model, config, make_engine) if can_change else None
     app = make_app(
         model,
         api_key=_api_key(options.api_key_env),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Command = Callable[["LLMEngine"], None]
+_LOOK_S = 1.0  # how often an idle engine is asked whether all of it is alive
 logger = logging.getLogger(__name__)
 
 
@@ -173,8 +174,12 @@ class EngineThread:
     def _run_commands(self) -> None:
         """Every command that waits; with nothing to step, sleep until one comes. A command may replace the engine."""
         assert self._engine is not None
-        if not self._engine.has_unfinished():
-            self._commands.get()(self._engine)
+        while not self._engine.has_unfinished():
+            try:
+                self._commands.get(timeout=_LOOK_S)(self._engine)
+                break
+            except queue.Empty:
+                self._engine.check_alive()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._commands.get_nowait()(self._engine)

@@ -6,13 +6,19 @@ from torch import Tensor, nn
 
 
 class QuantizationContract:
-    """Needs `quantize(linear)` and `max_weight_error(weight)`, an elementwise bound on |weight - dequantized|."""
+    """Needs `quantize(linear)` and `max_weight_error(weight)`, an elementwise bound on |weight - dequantized|.
+
+    Formats that round their inputs too say how (`rounded`).
+    """
 
     def quantize(self, linear: nn.Linear) -> nn.Module:
         raise NotImplementedError
 
     def max_weight_error(self, weight: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return x
 
     def layer(self, dtype: torch.dtype, *, bias: bool, in_features: int = 256, out_features: int = 160) -> nn.Linear:
         torch.manual_seed(in_features + out_features)
@@ -37,7 +43,7 @@ class QuantizationContract:
         linear = self.layer(dtype, bias=bias, in_features=in_features, out_features=out_features)
         quantized = self.quantize(linear)
         x = torch.randn(rows, in_features).to(dtype)
-        expected = x.double() @ quantized.dequantized().double().t()
+        expected = self.rounded(x).double() @ quantized.dequantized().double().t()
         if linear.bias is not None:
             expected += linear.bias.double()
         actual = quantized(x)

@@ -1,6 +1,7 @@
 """The compiled decoder's numbers against the eager one's, and their independence of the batch."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from random_models import VOCAB_SIZE, save_random_model
 from engine.bundled.batch import Span
 from engine.bundled.fused.fused_model import FusedModel
 from engine.bundled.fused.library import UnavailableError, load_library
+from engine.bundled.layer_formats import layer_formats
 from engine.bundled.llm_engine import LLMEngine, SamplingParams
 from engine.bundled.loader import load_model
 from engine.bundled.paged_model import Model, PagedModel
 from engine.bundled.quantization import quantize
-from engine.config import EngineConfig, WeightFormat
+from engine.config import EngineConfig, Quantization
 
 CPU = torch.device("cpu")
 TOKENS = [(13 * i + 5) % VOCAB_SIZE for i in range(90)]
@@ -28,12 +30,14 @@ def compiled() -> None:
 
 
 def models(
-    folder: Path, *, dtype: str = "float32", weights: WeightFormat = "bf16", block_size: int = 4
+    folder: Path, *, dtype: str = "float32", quantization: dict[str, Any] | None = None, block_size: int = 4
 ) -> tuple[Model, Model]:
     loaded = load_model(folder, dtype=dtype, max_positions=None, device=CPU)
-    quantize(loaded.decoder, weights)
-    fused = FusedModel(loaded, num_blocks=32, block_size=block_size, max_positions=256)
-    return PagedModel(loaded, num_blocks=32, block_size=block_size, max_short_query=3), fused
+    asked = Quantization.model_validate(quantization or {})
+    quantize(loaded.decoder, layer_formats(asked, {}, loaded.config.num_layers))
+    pages = {"num_blocks": 32, "block_size": block_size, "kv_format": asked.kv_cache}
+    fused = FusedModel(loaded, max_positions=256, **pages)
+    return PagedModel(loaded, max_short_query=3, **pages), fused
 
 
 @torch.inference_mode()
@@ -67,20 +71,50 @@ def test_the_logits_do_not_depend_on_the_number_of_threads(llama: Path, threads:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("weights", ["bf16", "int8", "int4_g32"])
-def test_every_weight_format_is_the_eager_one(tmp_path: Path, dtype: str, weights: WeightFormat) -> None:
+@pytest.mark.parametrize("weights", ["bf16", "int8", "int4_g32", "int4_g32_asym", "fp8"])
+def test_every_weight_format_is_the_eager_one(tmp_path: Path, dtype: str, weights: str) -> None:
     folder = save_random_model(tmp_path / "tame", initializer_range=0.08)
-    eager, fused = (run(model) for model in models(folder, dtype=dtype, weights=weights))
+    eager, fused = (run(model) for model in models(folder, dtype=dtype, quantization={"weights": weights}))
     far = (fused - eager).abs().max() / eager.std()
     assert far < (1e-4 if dtype == "float32" else 0.12)  # bf16 rounds after every operation when eager
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("weights", ["bf16", "int8", "int4_g32"])
-def test_a_sequence_says_bit_for_bit_the_same_alone_and_in_any_batch(
-    llama: Path, prompts: list[list[int]], dtype: str, weights: str
+ROUNDED = [  # formats that round what layers compute, where the last bit of a float decides between two codes
+    {"weights": "int8", "activations": "int8"},
+    {"weights": "fp8", "activations": "fp8"},
+    {"kv_cache": "int8"},
+    {"kv_cache": "fp8"},
+]
+
+
+@pytest.mark.parametrize("block_size", [4, 16, 20])
+@pytest.mark.parametrize("quantization", ROUNDED, ids=str)
+def test_rounding_activations_and_cache_is_the_eager_one_too(
+    family_folder: Path, quantization: dict[str, str], block_size: int
 ) -> None:
-    config = {"model": str(llama), "dtype": dtype, "quantization": {"weights": weights}, "num_threads": 2}
+    """Most logits agree to float32's last bits; the rest is far below what the format itself changes."""
+    unquantized = run(models(family_folder, block_size=block_size)[1])
+    eager, fused = (run(model) for model in models(family_folder, quantization=quantization, block_size=block_size))
+    apart = (fused - eager).square().mean().sqrt()
+    assert apart < 0.5 * (fused - unquantized).square().mean().sqrt()
+
+
+def test_the_cpus_fp8_is_torchs(tmp_path: Path) -> None:
+    """Values of every size through the cache: attention over one token gives them back."""
+    folder = save_random_model(tmp_path / "wild", num_hidden_layers=1, initializer_range=1.0)
+    both = models(folder, quantization={"kv_cache": "fp8"})
+    eager, fused = (
+        torch.cat([model.forward([Span([token], 0, [token % 32])]).hidden for token in range(97)]) for model in both
+    )
+    torch.testing.assert_close(fused, eager, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("quantization", [{}, {"weights": "int4_g32_asym", "kv_cache": "fp8"}, *ROUNDED], ids=str)
+def test_a_sequence_says_bit_for_bit_the_same_alone_and_in_any_batch(
+    llama: Path, prompts: list[list[int]], dtype: str, quantization: dict[str, str]
+) -> None:
+    config = {"model": str(llama), "dtype": dtype, "quantization": quantization, "num_threads": 2}
     engine = LLMEngine(EngineConfig.model_validate(config), device="cpu")
     params = SamplingParams(max_tokens=24, temperature=0.0)
     together = engine.generate(prompts, params)

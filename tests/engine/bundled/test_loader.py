@@ -63,7 +63,7 @@ def test_older_rope_fields_are_read(folder: Path) -> None:
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported"),
         ({"architectures": None}, "none"),
-        ({"quantization_config": {"bits": 4}}, "already quantized"),
+        ({"quantization_config": {"bits": 4}}, "only compressed-tensors"),
         ({"use_sliding_window": True}, "sliding-window"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),

@@ -68,6 +68,7 @@ class FakeEngine:
     num_resets: int = 0
     breaks: bool = False
     closed: bool = False
+    lost_a_rank: bool = False
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
     def add_request(
@@ -79,6 +80,10 @@ class FakeEngine:
         self.standings.append(standing)
         endless = itertools.chain(map(ord, self.text), itertools.repeat(EOS))
         self.running[request_id] = Recital(params, prompt_token_ids, endless)
+
+    def check_alive(self) -> None:
+        if self.lost_a_rank:
+            raise RuntimeError("rank 1 has gone")
 
     def close(self) -> None:
         self.closed = True

@@ -96,6 +96,13 @@ def test_many_streams_at_once_keep_their_own_tokens() -> None:
         assert texts == ["abcdefghij" * 4] * 32
 
 
+def test_an_idle_server_notices_that_a_rank_has_gone() -> None:
+    with served(FakeEngine()) as server:
+        assert server.get("/health")[0] == 200
+        server.engine.lost_a_rank = True
+        wait_for(lambda: server.get("/health")[0] == 500, "the loss was not noticed")
+
+
 def test_a_dead_engine_fails_what_runs_and_what_comes() -> None:
     with served(FakeEngine(step_s=0.01)) as server:
         with contextlib.closing(server.open_stream("/v1/completions", ENDLESS)) as connection:
