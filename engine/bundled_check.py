@@ -163,9 +163,7 @@ def _foreign_head_refusals(shape: ModelShape, *, hidden_size: int, vocab_size: i
         )
 
 
-def _memory(
-    config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats
-) -> Iterator[Refusal]:
+def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats) -> Iterator[Refusal]:
     cache = config.kv_cache_memory_bytes
     one = one_sequence_bytes(config, shape, draft)
     if cache is not None and cache < one:

@@ -1,6 +1,6 @@
 """Which formats a checkpoint is stored in, from the `quantization_config` of its config.json (compressed-tensors).
 
-Does not import torch: `quantized_layers.py` reads the tensors. What would compute other numbers than were meant is refused.
+Does not import torch: `quantized_layers.py` reads the tensors. What would compute other numbers than meant is refused.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def stored_formats(folder: Path, raw: Any, num_layers: int) -> Formats:
         return {}
     _refuse_layout(folder, raw)
     groups = [
-        (group.get("targets", []), _format(folder, name, group))
-        for name, group in raw.get("config_groups", {}).items()
+        (group.get("targets", []), _format(folder, name, group)) for name, group in raw.get("config_groups", {}).items()
     ]
     found = {}
     for module in module_names(num_layers):
@@ -72,7 +71,11 @@ def _weights(scheme: dict[str, Any]) -> WeightFormat | None:
     if bits == 8 and strategy in ("channel", "tensor") and symmetric:
         return "fp8" if kind == "float" else "int8"
     name = f"int4_g{scheme.get('group_size')}{'' if symmetric else '_asym'}"
-    is_known = (kind, bits, strategy) == ("int", 4, "group") and scheme.get("actorder") not in ("group", True, "dynamic")
+    is_known = (kind, bits, strategy) == ("int", 4, "group") and scheme.get("actorder") not in (
+        "group",
+        True,
+        "dynamic",
+    )
     return next((form for form in WEIGHT_FORMATS if form == name), None) if is_known else None
 
 

@@ -94,9 +94,7 @@ def test_rounding_activations_and_cache_is_the_eager_one_too(
 ) -> None:
     """Most logits agree to float32's last bits; the rest is far below what the format itself changes."""
     unquantized = run(models(family_folder, block_size=block_size)[1])
-    eager, fused = (
-        run(model) for model in models(family_folder, quantization=quantization, block_size=block_size)
-    )
+    eager, fused = (run(model) for model in models(family_folder, quantization=quantization, block_size=block_size))
     apart = (fused - eager).square().mean().sqrt()
     assert apart < 0.5 * (fused - unquantized).square().mean().sqrt()
 

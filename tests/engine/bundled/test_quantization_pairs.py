@@ -50,6 +50,8 @@ def test_greedy_answers_do_not_depend_on_it(
     found = engine.generate(asked, params) if technique else [engine.generate([p], params)[0] for p in asked]
     assert found == expected
     if "speculative_config" in technique:
-        always = technique["speculative_config"]["method"] != "ngram"  # that drafts only where answers repeat themselves
+        always = (
+            technique["speculative_config"]["method"] != "ngram"
+        )  # that drafts only where answers repeat themselves
         assert engine.counters().num_draft_tokens > 0 or (eager and not always)
         assert engine.generate(asked, params) == expected, "over shared prefixes"
