@@ -33,8 +33,8 @@ def vllm_obstacles(config: EngineConfig) -> list[str]:
     formats = list(dict.fromkeys(form for form in (parts.weights, *parts.overrides.values()) if form != "bf16"))
     if formats:
         obstacles.append(
-            f"Weights in {' and '.join(formats)} are made by fopt's own engine while it loads an unquantized checkpoint. "
-            "vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and fopt does "
+            f"Weights in {' and '.join(formats)} are made by fopt's own engine while it loads an unquantized "
+            "checkpoint. vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and fopt does "
             "not write such checkpoints yet."
         )
     if config.speculative_config is not None and config.speculative_config.num_speculative_tokens == "auto":

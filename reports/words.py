@@ -41,12 +41,11 @@ FIELDS = {
     ),
     "quantization.kv_cache": FieldWords(
         name="Cache format",
-        does="how many bits store what the model remembers of a conversation; fewer leave room for more of them, and may "
-        "change answers",
+        does="how many bits store what the model remembers of a conversation; fewer make room and may change answers",
     ),
     "quantization.overrides": FieldWords(
         name="Weight format of single layers",
-        does="layers that bear fewer bits badly, or well, have a format of their own",
+        does="layers that bear fewer bits badly keep more",
     ),
     "quantization.communication": FieldWords(
         name="Communication format", does="how many bits travel between devices; fewer may change answers"

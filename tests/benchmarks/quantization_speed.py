@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.quantization_speed [--formats int8 int8+int8 ...] [--batches 1 8 32] [--rounds 3]
 
-A format is WEIGHTS, WEIGHTS+ACTIVATIONS or WEIGHTS+ACTIVATIONS+KV_CACHE. Prints decode tokens/s (median of rounds, formats
-interleaved), milliseconds a step, and the GB/s that reading every weight and the context's keys and values once a step
-makes. The vocabulary is small so that the unquantized head does not hide the rest. Quality is not measured: the weights mean
-nothing.
+A format is WEIGHTS, WEIGHTS+ACTIVATIONS or WEIGHTS+ACTIVATIONS+KV_CACHE. Prints decode tokens/s (median of rounds,
+formats interleaved), milliseconds a step, and the GB/s that reading every weight and the context's keys and values once
+a step makes. The vocabulary is small so that the unquantized head does not hide the rest. Quality is not measured: the
+weights mean nothing.
 """
 
 from __future__ import annotations
