@@ -34,8 +34,8 @@ def vllm_obstacles(config: EngineConfig) -> list[str]:
     if formats:
         obstacles.append(
             f"Weights in {' and '.join(formats)} are made by fopt's own engine while it loads an unquantized "
-            "checkpoint. vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and fopt does "
-            "not write such checkpoints yet."
+            "checkpoint. vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and "
+            "fopt does not write such checkpoints yet."
         )
     if config.speculative_config is not None and config.speculative_config.num_speculative_tokens == "auto":
         obstacles.append(

@@ -65,23 +65,24 @@ def main() -> None:
 
 def run(model: Path, arguments: argparse.Namespace) -> None:
     engines = {name: make_engine(model, name, arguments) for name in arguments.formats}
-    rates: dict[tuple[str, int], list[float]] = {}
-    for batch in arguments.batches:
-        for _ in range(arguments.rounds):
-            for name, engine in engines.items():
-                rates.setdefault((name, batch), []).append(decode_rate(engine, batch, arguments))
     print(
         f"{'weights+activations+cache':28s} {'batch':>5s} {'tokens/s':>9s} {'spread':>15s} {'ms/step':>8s} {'GB/s':>6s}"
     )
-    for (name, batch), found in rates.items():
-        rate = statistics.median(found)
-        moved = bytes_per_step(model, name, batch, arguments)
-        spread = f"{min(found):.1f} to {max(found):.1f}"
-        seconds = batch / rate
-        print(
-            f"{name:28s} {batch:5d} {rate:9.1f} {spread:>15s} {1000 * seconds:8.2f} {moved / seconds / 1e9:6.1f}",
-            flush=True,
-        )
+    for batch in arguments.batches:
+        rates: dict[str, list[float]] = {name: [] for name in engines}
+        for _ in range(arguments.rounds):
+            for name, engine in engines.items():
+                rates[name].append(decode_rate(engine, batch, arguments))
+        for name, found in rates.items():
+            print_row(name, batch, found, bytes_per_step(model, name, batch, arguments))
+
+
+def print_row(name: str, batch: int, rates: list[float], bytes_per_step: float) -> None:
+    rate = statistics.median(rates)
+    spread = f"{min(rates):.1f} to {max(rates):.1f}"
+    seconds = batch / rate
+    speed = bytes_per_step / seconds / 1e9
+    print(f"{name:28s} {batch:5d} {rate:9.1f} {spread:>15s} {1000 * seconds:8.2f} {speed:6.1f}", flush=True)
 
 
 def quantization(name: str) -> dict[str, str]:
