@@ -42,7 +42,7 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
         found += _draft_refusals(config, shape, draft)
     if speculation is not None and speculation.method == "medusa":
         found += _medusa_refusals(speculation, shape)
-    return [*found, *_memory(config, shape, draft, formats)]
+    return [*found, *_memory(config, shape, draft, formats, stored_quantized=bool(stored))]
 
 
 def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal]:
@@ -129,6 +129,8 @@ def _draft_refusals(config: EngineConfig, shape: ModelShape, draft: ModelShape) 
         )
     speculation = config.speculative_config
     if speculation is not None and speculation.method == "eagle":
+        if load_model_config(Path(speculation.model or "")).stored_formats:
+            yield _bad("the head: it is quantized, which is not supported. Give the unquantized one")
         yield from _foreign_head_refusals(shape, hidden_size=draft.hidden_size, vocab_size=draft.vocab_size)
     wanted = config.max_model_len or shape.max_position_embeddings
     if draft.max_position_embeddings < wanted:
@@ -165,7 +167,9 @@ def _foreign_head_refusals(shape: ModelShape, *, hidden_size: int, vocab_size: i
         )
 
 
-def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats) -> Iterator[Refusal]:
+def _memory(
+    config: EngineConfig, shape: ModelShape, draft: ModelShape | None, formats: Formats, *, stored_quantized: bool
+) -> Iterator[Refusal]:
     cache = config.kv_cache_memory_bytes
     one = one_sequence_bytes(config, shape, draft)
     if cache is not None and cache < one:
@@ -175,7 +179,8 @@ def _memory(config: EngineConfig, shape: ModelShape, draft: ModelShape | None, f
         yield Refusal(reason=f"{reason}. Raise it or lower max_model_len", kind=FailureKind.OUT_OF_MEMORY)
     if config.hardware.sku != "local":
         return
-    needed, available = required_bytes(config, shape, draft, formats), local_available_bytes()
+    needed = required_bytes(config, shape, draft, formats, stored_quantized=stored_quantized)
+    available = local_available_bytes()
     if needed > available:
         yield Refusal(
             reason=f"weights and the KV cache of one sequence need {plain_bytes(needed)}, {plain_bytes(available)} is "

@@ -77,19 +77,24 @@ def one_sequence_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShap
 
 
 def required_bytes(
-    config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None, formats: Formats | None = None
+    config: EngineConfig,
+    shape: ModelShape,
+    draft: ModelShape | None = None,
+    formats: Formats | None = None,
+    *,
+    stored_quantized: bool = False,
 ) -> int:
     """Least memory that serves one sequence of max_model_len: the peak of loading and of serving.
 
-    Loading holds the unquantized weights; serving holds the quantized ones, the draft's, and the KV of both
-    (or the cache asked for).
+    Loading holds the unquantized weights, unless they are stored quantized; serving holds the quantized ones, the
+    draft's, and the KV of both (or the cache asked for).
 
     Args:
         formats: of single modules, in place of the config's weight format.
     """
     dtype = _dtype(config, shape)
-    loading = weight_bytes(shape, dtype=dtype)
     quantized = weight_bytes(shape, weights=config.quantization.weights, dtype=dtype, formats=formats)
+    loading = quantized if stored_quantized else weight_bytes(shape, dtype=dtype)
     drafting = weight_bytes(draft, dtype=dtype) if draft is not None else 0
     cache = config.kv_cache_memory_bytes or one_sequence_bytes(config, shape, draft)
     return max(loading, quantized + drafting + cache)

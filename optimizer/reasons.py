@@ -70,11 +70,12 @@ def num_changes(trial: TrialResult, default: TrialResult | None) -> int:
 
 
 def changed_settings(trial: TrialResult, default: TrialResult | None) -> list[str]:
-    """Dotted names that differ, `speculative_config` standing for all its fields."""
+    """Dotted names that differ, `speculative_config` and `quantization.overrides` standing for all their fields."""
     if default is None:
         return []
     names = trial.config.differences(default.config)
-    return list(dict.fromkeys("speculative_config" if n.startswith("speculative_config") else n for n in names))
+    groups = ("speculative_config", "quantization.overrides")
+    return list(dict.fromkeys(next((g for g in groups if name.startswith(g)), name) for name in names))
 
 
 def what_changes(trial: TrialResult, default: TrialResult | None) -> list[str]:
@@ -135,6 +136,25 @@ def _weights(mine: str, theirs: str, _: TrialResult) -> str:
     return f"Weights are stored as {mine} instead of {theirs}."
 
 
+def _activations(mine: str, _: object, __: TrialResult) -> str:
+    if mine == "bf16":
+        return "What layers hand on is not rounded."
+    return f"What layers hand on is rounded to {mine}, so that they multiply in {mine}."
+
+
+def _kv_cache(mine: str, _: object, __: TrialResult) -> str:
+    if mine == "bf16":
+        return "What the model remembers of a conversation is stored as it was computed."
+    return f"What the model remembers of a conversation is stored as {mine}, so that more of it fits into memory."
+
+
+def _overrides(mine: dict[str, str], _: object, __: TrialResult) -> str:
+    if not mine:
+        return "All layers have the same weight format."
+    told = ", ".join(f"{pattern} as {weights}" for pattern, weights in mine.items())
+    return f"Some layers have a weight format of their own: {told}."
+
+
 def _dtype(mine: str, theirs: str, _: TrialResult) -> str:
     return f"The model computes in {mine} instead of {_dtype_words(theirs)}."
 
@@ -173,6 +193,9 @@ def _num_threads(mine: int | None, theirs: int | None, _: TrialResult) -> str:
 _CHANGES: dict[str, Callable[[Any, Any, TrialResult], str]] = {
     "speculative_config": _speculation,
     "quantization.weights": _weights,
+    "quantization.activations": _activations,
+    "quantization.kv_cache": _kv_cache,
+    "quantization.overrides": _overrides,
     "dtype": _dtype,
     "hardware.sku": _sku,
     "tensor_parallel_size": _split,

@@ -39,12 +39,19 @@ def quality_table(study: StudyResult) -> Table | None:
 
 def class_words(quality_class: str) -> str:
     """`int8 weights` for `auto/w-int8/a-bf16/kv-bf16/c-bf16`: only what is not the checkpoint's own."""
-    names = {"w": "weights", "a": "activations", "kv": "cache", "c": "communication"}
     dtype, *parts = quality_class.split("/")
-    split = [part.partition("-") for part in parts]
-    told = [f"{value} {names.get(key, key)}" for key, _, value in split if value != "bf16"]
+    told = [words for part in parts if (words := _part_words(part))]
     told += [] if dtype == "auto" else [f"computed in {dtype}"]
     return ", ".join(told) or "unquantized"
+
+
+def _part_words(part: str) -> str:
+    names = {"w": "weights", "a": "activations", "kv": "cache", "c": "communication"}
+    pattern, is_override, weights = part.rpartition("=")
+    if is_override:
+        return f"{weights} in {pattern}"
+    key, _, value = part.partition("-")
+    return "" if value == "bf16" else f"{value} {names.get(key, key)}".strip()
 
 
 def _row(score: QualityScore, tasks: list[str]) -> tuple[Cell, ...]:

@@ -23,6 +23,7 @@ _OTHERS = {
         "this file holds no settings. Serve it with: fopt serve best.yaml"
     ),
 }
+_KV_CACHE_DTYPES = {"bf16": None, "int8": "int8_per_token_head", "fp8": "fp8"}
 
 
 def write_vllm(config: EngineConfig, directory: Path) -> Path:
@@ -38,11 +39,12 @@ def vllm_obstacles(config: EngineConfig) -> list[str]:
     """Why no `vllm serve` option expresses this config; empty when they do."""
     parts = config.quantization
     obstacles = []
-    if parts.weights != "bf16":
+    formats = list(dict.fromkeys(form for form in (parts.weights, *parts.overrides.values()) if form != "bf16"))
+    if formats:
         obstacles.append(
-            f"Weights in {parts.weights} are made by fopt's own engine while it loads an unquantized checkpoint. "
-            "vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and fopt does "
-            "not write such checkpoints yet."
+            f"Weights in {' and '.join(formats)} are made by fopt's own engine while it loads an unquantized "
+            "checkpoint. vLLM has no option for that: it needs a checkpoint whose weights are already quantized, and "
+            "fopt does not write such checkpoints yet."
         )
     if config.speculative_config is not None and config.speculative_config.num_speculative_tokens == "auto":
         obstacles.append(
@@ -64,6 +66,7 @@ def vllm_options(config: EngineConfig) -> dict[str, Any]:
         **_switch("enable-chunked-prefill", config.enable_chunked_prefill),
         "block-size": config.block_size if config.engine != "bundled" else None,
         "kv-cache-memory-bytes": config.kv_cache_memory_bytes,
+        "kv-cache-dtype": _KV_CACHE_DTYPES[config.quantization.kv_cache],
         "enforce-eager": True if config.enforce_eager else None,
         "seed": config.seed,
         "speculative-config": _speculation(config.speculative_config),

@@ -40,7 +40,12 @@ FIELDS = {
         name="Activation format", does="how many bits carry values between layers; fewer may change answers"
     ),
     "quantization.kv_cache": FieldWords(
-        name="Cache format", does="how many bits store what the model remembers of a conversation"
+        name="Cache format",
+        does="how many bits store what the model remembers of a conversation; fewer make room and may change answers",
+    ),
+    "quantization.overrides": FieldWords(
+        name="Weight format of single layers",
+        does="layers that bear fewer bits badly keep more",
     ),
     "quantization.communication": FieldWords(
         name="Communication format", does="how many bits travel between devices; fewer may change answers"
@@ -118,8 +123,14 @@ FIELDS = {
 }
 
 
+_OVERRIDES = "quantization.overrides."  # and a pattern
+
+
 def field_words(field: str) -> FieldWords:
     """Words for a dotted config field; the field's own name where none were written."""
+    if field.startswith(_OVERRIDES):
+        words = FIELDS["quantization.overrides"]
+        return FieldWords(name=f"Weight format of {field.removeprefix(_OVERRIDES)}", does=words.does)
     return FIELDS.get(field) or FieldWords(name=field.removeprefix("engine_args.").replace("_", " "), does="")
 
 

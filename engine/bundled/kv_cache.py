@@ -39,8 +39,8 @@ class KVCache:
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.head_dim
         self._format = KV_FORMATS[kv_format]
         rows = (2 * model.num_kv_heads, num_blocks, block_size)
-        codes = {"dtype": self._format.code_dtype(dtype), "device": device}
-        self._codes = [torch.zeros(*rows, model.head_dim, **codes) for _ in range(model.num_layers)]
+        codes = self._format.code_dtype(dtype)
+        self._codes = [torch.zeros(*rows, model.head_dim, dtype=codes, device=device) for _ in range(model.num_layers)]
         self._scales = [
             torch.zeros(rows, device=device) for _ in range(model.num_layers if self._format.has_scales else 0)
         ]
@@ -57,7 +57,8 @@ class KVCache:
         """Keys and values [2 * Hkv, len(blocks), block_size, D] as stored; good until the next call."""
         codes = self._select(self._codes[layer].flatten(2), blocks)
         scales = self._select(self._scales[layer], blocks) if self._scales else None
-        return self._format.decode(Stored(codes.unflatten(-1, (-1, self.head_dim)), scales), self.dtype)
+        heads = codes.view(*codes.shape[:2], self.block_size, self.head_dim)
+        return self._format.decode(Stored(heads, scales), self.dtype)
 
     def _select(self, rows: Tensor, blocks: Tensor) -> Tensor:
         """Of rows [R, num_blocks, X] the blocks, in memory that is kept."""

@@ -1,7 +1,7 @@
 """How keys and values are stored in the cache; `KV_FORMATS` lists the members.
 
-Does not know pages. Attention reads what was stored, also of the step's own tokens, so that a prompt computed in pieces or
-found in the prefix cache gives the numbers of one computed whole.
+Does not know pages. Attention reads what was stored, also of the step's own tokens, so that a prompt computed in pieces
+or found in the prefix cache gives the numbers of one computed whole.
 """
 
 from __future__ import annotations

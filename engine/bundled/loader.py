@@ -1,6 +1,6 @@
 """Reads a Hugging Face folder of safetensors into a `Decoder`, fusing q/k/v and gate/up.
 
-Layers that the checkpoint holds quantized stay so. Does not know other quantization: that transforms the loaded decoder.
+Layers that the checkpoint holds quantized stay so. Does not know other quantization: that transforms what was loaded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads linear layers that a compressed-tensors checkpoint holds quantized. Does not know which those are.
 
-Layouts: `weight` (int8 or e4m3) with `weight_scale`, or `weight_packed`: int32 numbers of 32 / bits codes each, lowest bits
-first, with `weight_shape` and, where asymmetric, `weight_zero_point` packed alike down the rows.
+Layouts: `weight` (int8 or e4m3) with `weight_scale`, or `weight_packed`: int32 numbers of 32 / bits codes each, lowest
+bits first, with `weight_shape` and, where asymmetric, `weight_zero_point` packed alike down the rows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_layer(
 def unpack(packed: Tensor, num_bits: int, num_columns: int) -> Tensor:
     """Codes 0..2^bits - 1 as uint8 [rows, num_columns] of int32 [rows, columns / (32 / bits)]."""
     shifts = torch.arange(0, 32, num_bits, dtype=torch.int32)
-    codes = (packed.unsqueeze(-1) >> shifts) & (2**num_bits - 1)
+    codes: Tensor = (packed.unsqueeze(-1) >> shifts) & (2**num_bits - 1)
     return codes.flatten(1)[:, :num_columns].to(torch.uint8)
 
 

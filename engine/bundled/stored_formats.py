@@ -1,6 +1,6 @@
 """Which formats a checkpoint is stored in, from the `quantization_config` of its config.json (compressed-tensors).
 
-Does not import torch: `quantized_layers.py` reads the tensors. What would compute other numbers than were meant is refused.
+Does not import torch: `quantized_layers.py` reads the tensors. What would compute other numbers than meant is refused.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from search_spaces.space import SearchSpace
 Floats = npt.NDArray[np.float64]
 
 LENGTH_SCALE = 0.5  # of numbers, on the log scale from the smallest (0) to the largest (1)
-SAME_STEM = 0.7  # of texts that agree up to their last underscore, as int4_g32 and int4_g128
+SAME_STEM = 0.7  # of texts that agree up to their first underscore, as int4_g32 and int4_g128_asym
 
 
 def similarity_tables(space: SearchSpace) -> list[Floats]:
@@ -55,5 +55,5 @@ def _of_numbers(values: list[int | float]) -> Floats:
 def _of_names(one: Value, other: Value) -> float:
     if type(one) is type(other) and one == other:
         return 1.0
-    stems = [value.rpartition("_")[0] if isinstance(value, str) else "" for value in (one, other)]
+    stems = [value.split("_")[0] if isinstance(value, str) and "_" in value else "" for value in (one, other)]
     return SAME_STEM if stems[0] and stems[0] == stems[1] else 0.0

@@ -58,7 +58,8 @@ class SyntheticMachine:
         overload = 30 * max(0.0, busy - 0.97)  # the backlog of a window that the engine cannot follow
         concurrent = 1 + min(busy, 1.0) ** 2 * (slots - 1)
         service = self._prefill(config) + self._token_ms(config, concurrent) * OUTPUT_TOKENS
-        loss = self._losses[config.quantization.weights] + (self._float32_loss if config.dtype == "float32" else 0.0)
+        weights = config.quantization.weights.removesuffix("_asym")
+        loss = self._losses[weights] + (self._float32_loss if config.dtype == "float32" else 0.0)
         return Truth(p95_s=service * (1.3 + 3 * wait + overload) / 1000, usd=1.0 / capacity, loss=loss)
 
     def measure(self, number: int, config: EngineConfig, slos: tuple[Slo, ...]) -> TrialResult:
@@ -84,7 +85,7 @@ class SyntheticMachine:
     def _token_ms(self, config: EngineConfig, batch: float) -> float:
         """Milliseconds per output token of one sequence, `batch` sequences being decoded."""
         alone, each = (1.0, 1.0) if config.num_threads is None else self._one_thread
-        weights = config.quantization.weights
+        weights = config.quantization.weights.removesuffix("_asym")
         fixed = self._step_ms[config.dtype] * self._weights[weights] * alone
         step = fixed + self._per_sequence_ms[config.dtype] * self._weights_per_sequence[weights] * each * batch
         step *= 1 + 0.00004 * config.max_num_batched_tokens * batch / 16  # prompts read between steps

@@ -90,6 +90,8 @@ def test_one_sequence_takes_whole_blocks_of_model_and_draft() -> None:
 def test_loading_holds_the_unquantized_weights() -> None:
     config = EngineConfig(model="m", max_model_len=16, quantization={"weights": "int4_g32"})
     assert required_bytes(config, shape()) == weight_bytes(shape())
+    small = weight_bytes(shape(), weights="int4_g32")
+    assert small < required_bytes(config, shape(), stored_quantized=True) < weight_bytes(shape())
     asked = EngineConfig(model="m", kv_cache_memory_bytes=10**9)
     assert required_bytes(asked, shape()) == weight_bytes(shape()) + 10**9
 

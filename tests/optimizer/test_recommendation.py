@@ -150,6 +150,25 @@ def test_other_hardware_is_told_once() -> None:
     ]
 
 
+def test_number_formats_are_told_in_words() -> None:
+    default = EngineConfig(model="m")
+    parts = Quantization(weights="int8", activations="int8", kv_cache="fp8", overrides={"*.down_proj": "bf16"})
+    trial = TrialResult(number=1, config=default.model_copy(update={"quantization": parts}), state=TrialState.COMPLETE)
+    base = TrialResult(number=0, config=default, state=TrialState.COMPLETE)
+    assert what_changes(trial, base) == [
+        "Weights are stored as int8 instead of bf16.",
+        "What layers hand on is rounded to int8, so that they multiply in int8.",
+        "What the model remembers of a conversation is stored as fp8, so that more of it fits into memory.",
+        "Some layers have a weight format of their own: *.down_proj as bf16.",
+    ]
+    back = what_changes(base.model_copy(update={"number": 2}), trial)
+    assert back[1:] == [
+        "What layers hand on is not rounded.",
+        "What the model remembers of a conversation is stored as it was computed.",
+        "All layers have the same weight format.",
+    ]
+
+
 def test_predictions_are_never_called_measured() -> None:
     def predicted(number: int) -> TrialResult:
         return TrialResult(

@@ -1,7 +1,7 @@
 """Fp8 weights (e4m3): one scale per output channel; activations as they are, or fp8 per token too.
 
-Does not know where in a model it stands. Rounding is fp8's everywhere. Speed is only where the GPU multiplies fp8 (compute
-capability 9.0); elsewhere the numbers are widened first.
+Does not know where in a model it stands. Rounding is fp8's everywhere; speed is only where the GPU multiplies fp8
+(compute capability 9.0): elsewhere the numbers are widened first.
 """
 
 from __future__ import annotations

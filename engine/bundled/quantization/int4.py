@@ -1,6 +1,6 @@
 """Int4 weights: a scale per group of inputs, and an integer zero point where groups are asymmetric.
 
-Does not know where in a model it stands. Scales and zero points are chosen as compressed-tensors does from minima and maxima.
+Does not know where in a model it stands. Scales and zero points follow from minima and maxima as in compressed-tensors.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Int4Linear(nn.Module):
             raise UnsupportedError(
                 f"int4 groups of {group_size} do not divide a layer of {weight.shape[1]} inputs. Use smaller groups"
             )
-        groups = weight.unflatten(1, (-1, group_size))  # [out, in / g, g]
+        groups = weight.view(len(weight), -1, group_size)  # [out, in / g, g]
         low, high = (bound.unsqueeze(-1) for bound in groups.aminmax(dim=-1))
         low, high = low.clamp_max(0), high.clamp_min(0)
         widest = 2 * torch.maximum(high, -low) if symmetric else high - low

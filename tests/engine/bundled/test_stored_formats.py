@@ -52,7 +52,7 @@ def write_codes(codes: Tensor, num_bits: int) -> Tensor:
 
 
 def quantized(weight: Tensor, scheme: str) -> tuple[dict[str, Tensor], Tensor]:
-    """A module's stored tensors and the weight they stand for; scales are powers of two, so that nothing rounds twice."""
+    """A module's stored tensors and the weight they stand for; scales are powers of two: nothing rounds twice."""
     layout, args, _ = SCHEMES[scheme]
     if args["num_bits"] == 4:
         groups = weight.view(len(weight), -1, 32)

@@ -15,7 +15,11 @@ DAMAGE = {"bf16": 0.0, "int8": 0.02, "int4_g128": 1.0, "int4_g64": 0.8, "int4_g3
 def by_quantization(config: EngineConfig) -> Behaviour:
     """Damage by weight format; a drafting engine is faster."""
     tpot_s = 0.0005 if config.speculative_config else 0.002
-    return Behaviour(damage=DAMAGE[config.quantization.weights], tpot_s=tpot_s, max_num_seqs=config.max_num_seqs)
+    return Behaviour(
+        damage=DAMAGE[config.quantization.weights.removesuffix("_asym")],
+        tpot_s=tpot_s,
+        max_num_seqs=config.max_num_seqs,
+    )
 
 
 class FakeBackend:

@@ -14,7 +14,7 @@ def answer(number: int, config: EngineConfig) -> TrialResult:
         config=config,
         state=TrialState.COMPLETE,
         metrics={"p95_e2el_ms": 1000 * latency},
-        quality=_quality(1 - LOSSES[config.quantization.weights], config.quality_class()),
+        quality=_quality(1 - LOSSES[config.quantization.weights.removesuffix("_asym")], config.quality_class()),
         cost=_cost(usd * latency),
     )
 
