@@ -42,7 +42,7 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
         found += _draft_refusals(config, shape, draft)
     if speculation is not None and speculation.method == "medusa":
         found += _medusa_refusals(speculation, shape)
-    return [*found, *_memory(config, shape, draft, formats, stored_quantized=bool(stored))]
+    return [*found, *_memory(config, shape, draft, formats, stored_quantized=bool(model.stored_formats))]
 
 
 def _field_refusals(config: EngineConfig, *, num_cores: int) -> Iterator[Refusal]:

@@ -148,7 +148,8 @@ def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]
     ("fields", "kind", "words"),
     [
         ({"engine": "vllm"}, FailureKind.REFUSED, "the config is for engine vllm"),
-        ({"tensor_parallel_size": 2}, FailureKind.UNSUPPORTED, "runs on one device"),
+        ({"tensor_parallel_size": 3}, FailureKind.UNSUPPORTED, "tensor_parallel_size 3 does not divide the model"),
+        ({"quantization": {"communication": "int8"}}, FailureKind.UNSUPPORTED, "without tensor_parallel_size above 1"),
         ({"pipeline_parallel_size": 2}, FailureKind.UNSUPPORTED, "has no pipeline_parallel_size 2"),
         ({"lora_modules": {"a": "b"}}, FailureKind.UNSUPPORTED, "has no lora_modules"),
         ({"quantization": {"weights": "nvfp4"}}, FailureKind.UNSUPPORTED, "has no quantization.weights nvfp4"),

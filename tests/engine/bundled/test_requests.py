@@ -196,8 +196,3 @@ def test_a_cache_too_small_for_one_sequence_is_an_error(make_engine: MakeEngine)
 def test_more_context_than_the_checkpoint_allows_is_an_error(make_engine: MakeEngine) -> None:
     with pytest.raises(UnsupportedError, match="max_model_len 257"):
         make_engine(max_model_len=257)
-
-
-def test_tensor_parallelism_is_not_here_yet(make_engine: MakeEngine) -> None:
-    with pytest.raises(UnsupportedError, match="tensor_parallel_size"):
-        make_engine(tensor_parallel_size=2)
