@@ -1,18 +1,24 @@
 """`python -m engine.keeper`: runs a command that does not watch its parent, and kills it when our process dies.
 
-Does not know what it runs.
+Does not know what it runs. Shared memory that the killed command held is removed too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from types import FrameType
 
 from engine.bundled.server.parent_death import signal_on_parent_death
+from engine.shared_memory import group_members, held_by_group, remove_abandoned
+
+_POLL_S = 0.02
+_CLEANING_S = 5.0
 
 
 def main() -> int:
@@ -38,7 +44,17 @@ def parse_cpus(text: str) -> set[int]:
 
 
 def _kill_group(_number: int, _frame: FrameType | None) -> None:
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    """All but ourselves first, so that somebody is left to clean up."""
+    group = os.getpgid(0)
+    held = held_by_group(group)
+    deadline = time.monotonic() + _CLEANING_S
+    while (others := [pid for pid in group_members(group) if pid != os.getpid()]) and time.monotonic() < deadline:
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+    remove_abandoned(held)
+    os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Shared-memory files that a group of processes holds: found while they live, removed once nobody has them mapped.
+
+Does not know what the processes are. Linux only: elsewhere nothing is found and nothing removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+FOLDER = Path("/dev/shm")
+_PROC = Path("/proc")
+_GONE = " (deleted)"
+
+
+def held_by_group(group: int) -> frozenset[Path]:
+    """The files that members of a process group have mapped.
+
+    An engine killed with SIGKILL leaves them behind (`psm_*`, `sem.mp-*`): Python's resource tracker dies with it.
+    """
+    return frozenset(path for pid in group_members(group) for path in _mapped_by(pid))
+
+
+def remove_abandoned(paths: Collection[Path]) -> list[Path]:
+    """Unlink those of the files that no living process has mapped; returns what was removed."""
+    left = {path for path in paths if path.exists()}
+    if not left:
+        return []
+    in_use = {path for pid in _processes() for path in _mapped_by(pid)}
+    removed = []
+    for path in sorted(left - in_use):
+        try:
+            path.unlink()
+        except OSError:
+            continue  # somebody else's, or gone this moment
+        removed.append(path)
+    return removed
+
+
+def group_members(group: int) -> list[int]:
+    """Process ids of a process group, zombies left out."""
+    return [pid for pid in _processes() if _group_of(pid) == group]
+
+
+def _processes() -> Iterator[int]:
+    try:
+        names = os.listdir(_PROC)
+    except OSError:
+        return
+    yield from (int(name) for name in names if name.isdigit())
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        # the command's name is in parentheses and may hold any character
+        state, _, group = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[:3]
+    except (OSError, ValueError):
+        return None
+    return None if state == "Z" else int(group)
+
+
+def _mapped_by(pid: int) -> set[Path]:
+    found = set()
+    try:
+        with (_PROC / str(pid) / "maps").open(errors="replace") as maps:
+            for line in maps:
+                _, place, name = line.partition(f" {FOLDER}/")
+                if place and not name.endswith(f"{_GONE}\n"):
+                    found.add(FOLDER / name.rstrip("\n"))
+    except OSError:
+        return set()
+    return found
