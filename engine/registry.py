@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
+from engine.vllm_server.backend import VllmBackend
 
 BACKENDS: Mapping[str, Callable[[], Backend]] = {
     "bundled": BundledBackend,
+    "vllm": VllmBackend,
 }

@@ -86,9 +86,7 @@ class VllmBackend:
         with contextlib.ExitStack() as stack:
             yield self._start(stack, config, log_path, port)
 
-    def _start(
-        self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None
-    ) -> VllmServer:
+    def _start(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None) -> VllmServer:
         try:
             return self._start_on(stack, config, log_path, port or free_port(self._host))
         except EngineError as error:

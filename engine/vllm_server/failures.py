@@ -43,7 +43,8 @@ TABLE: tuple[Pattern, ...] = (
     Pattern(
         r"No available memory for the cache blocks|KV cache is needed, which is larger than the available KV cache"
         r"|larger than the maximum number of tokens that can be stored in KV cache"
-        r"|(Available|Free) memory on .* is less than desired|Not enough available (CPU )?memory|exceeds? .*available memory",
+        r"|(Available|Free) memory on .* is less than desired|Not enough available (CPU )?memory"
+        r"|exceeds? .*available memory",
         FailureKind.OUT_OF_MEMORY,
         _SMALLER,
     ),
@@ -54,7 +55,8 @@ TABLE: tuple[Pattern, ...] = (
     ),
     Pattern(
         r"Failed to find a kernel|[Nn]o kernel (is |image )|no (valid|suitable|compatible) .*(kernel|backend)"
-        r"|not implemented for '|Could not run '.*' with arguments from the|has no attribute '\w*(gemm|scaled_mm|kernel)\w*'",
+        r"|not implemented for '|Could not run '.*' with arguments from the"
+        r"|has no attribute '\w*(gemm|scaled_mm|kernel)\w*'",
         FailureKind.MISSING_KERNEL,
         "This number format does not run on this device",
     ),
@@ -83,9 +85,7 @@ TABLE: tuple[Pattern, ...] = (
 )
 
 # Lines that every failure drags along, and warnings that say `not supported` of what is merely off.
-_NOISE = re.compile(
-    r"\b(INFO|WARNING|DEBUG)\b.*|Engine core initialization failed.*|.*See root cause above.*"
-)
+_NOISE = re.compile(r"\b(INFO|WARNING|DEBUG)\b.*|Engine core initialization failed.*|.*See root cause above.*")
 _PREFIX = re.compile(
     r"^(\((\w+|\w+ pid=\d+|[\w ]+=\d+)\)\s*)*((ERROR|CRITICAL)\s+[\d-]+ [\d:.]+\s+\[[^\]]*\]\s*)?(\[rank\d+\]:\s*)?"
 )

@@ -5,20 +5,52 @@ Does not launch it.
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
+from pathlib import Path
+
+import click
 
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.registry import BACKENDS
+from engine.vllm_server.backend import VllmBackend
+from engine.vllm_server.environment import VllmEnvironment
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
 
+VLLM_PYTHON = click.option(
+    "--vllm-python",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="FOPT_VLLM_PYTHON",
+    metavar="PATH",
+    help="Engine vllm: the Python that has vLLM. Default: $FOPT_VLLM_PYTHON, else fopt's own.",
+)
 
-def make_backend(name: str, placement: Placement, *, reconfigurable: bool = False) -> Backend:
+
+def default_space(engine: str, vllm_python: Path | None) -> str:
+    """The name of an engine's own search space; vLLM's depends on what it was built for.
+
+    Raises:
+        EngineError: that Python has no vLLM.
+    """
+    if engine != "vllm":
+        return engine
+    return "vllm-cpu" if VllmEnvironment(_python(vllm_python)).is_cpu_build else "vllm"
+
+
+def _python(given: Path | None) -> str:
+    return sys.executable if given is None else str(given)
+
+
+def make_backend(
+    name: str, placement: Placement, *, reconfigurable: bool = False, vllm_python: Path | None = None
+) -> Backend:
     """The backend with its engine on the placement's cores.
 
     Args:
         reconfigurable: servers that can take another config without a restart, where the engine has them.
+        vllm_python: the interpreter that has vLLM; None: our own.
 
     Raises:
         OptimizerError: no engine of that name.
@@ -33,7 +65,9 @@ def make_backend(name: str, placement: Placement, *, reconfigurable: bool = Fals
         close = get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(known)}"
         raise OptimizerError(f"no engine is called {name!r}. {hint}")
+    cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
     if name == "bundled":
-        cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
         return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
+    if name == "vllm":
+        return VllmBackend(python=_python(vllm_python), cpus=cpus, devices=placement.devices)
     return BACKENDS[name]()

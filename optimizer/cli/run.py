@@ -17,7 +17,7 @@ from engine.backend import Backend
 from engine.simulated_backend import SimulatedBackend
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
-from optimizer.cli.engines import make_backend
+from optimizer.cli.engines import VLLM_PYTHON, make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.simulated_job import make_simulated_job
@@ -48,7 +48,9 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--draft", type=FOLDER, help="Draft model's folder. Default: `draft` beside the model.")
 @click.option("--medusa", type=FOLDER, help="Folder of Medusa heads. Default: `medusa` beside the model.")
 @click.option("--eagle", type=FOLDER, help="Folder of an EAGLE head. Default: `eagle` beside the model.")
-@click.option("--engine", default="bundled", show_default=True, help="bundled | simulated: who serves.")
+@click.option("--eagle3", type=FOLDER, help="Folder of an EAGLE-3 head. Default: `eagle3` beside the model.")
+@click.option("--engine", default="bundled", show_default=True, help="bundled | vllm | simulated: who serves.")
+@VLLM_PYTHON
 @click.option("--space", metavar="NAME|FILE", help="Search space. Default: the engine's own.")
 @click.option("--base", type=FILE, help="Engine config (YAML) to start from. Default: the engine's defaults.")
 @click.option(
@@ -101,7 +103,8 @@ _DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "simulated": Budget(trials=4
 def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
-    return make_job(wishes), make_backend(wishes.engine, plan_placement(), reconfigurable=True)
+    backend = make_backend(wishes.engine, plan_placement(), reconfigurable=True, vllm_python=wishes.vllm_python)
+    return make_job(wishes), backend
 
 
 def _refuse_early(job: Job, backend: Backend | SimulatedBackend) -> None:

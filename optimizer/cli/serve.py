@@ -12,13 +12,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from engine.backend import Backend
 from engine.config import EngineConfig, dump_engine_config
-from engine.process import port_in_use
-from optimizer.cli.engines import make_backend
+from engine.process import kept, port_in_use
+from engine.vllm_server.backend import VllmBackend
+from optimizer.cli.engines import VLLM_PYTHON, make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
@@ -34,6 +37,7 @@ from reports.deployment import read_deployment
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--served-model-name", help="What requests call the model. Default: the folder as the config names it.")
 @click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the key clients must send.")
+@VLLM_PYTHON
 def command(
     deployment: Path | None,
     model: Path | None,
@@ -41,16 +45,25 @@ def command(
     port: int,
     served_model_name: str | None,
     api_key_env: str | None,
+    vllm_python: Path | None,
 ) -> None:
     """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
 
     Weights are checked against the hashes in the file first. Ctrl-C stops the server."""
     config = _config(deployment, model)
-    _check(config, host, port, api_key_env)
-    options = ["--served-model-name", served_model_name] if served_model_name else []
-    options += ["--api-key-env", api_key_env] if api_key_env else []
+    backend = make_backend(config.engine, Placement(engine_cores=None, client_cores=None), vllm_python=vllm_python)
+    _check(backend, config, host, port, api_key_env)
+    wishes = _Wishes(host=host, port=port, served_model_name=served_model_name, api_key_env=api_key_env)
     _announce(config, host, port)
-    sys.exit(_serve(config, host, port, options))
+    sys.exit(_serve(backend, config, wishes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wishes:
+    host: str
+    port: int
+    served_model_name: str | None
+    api_key_env: str | None
 
 
 def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
@@ -62,8 +75,8 @@ def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
     return read_deployment(deployment, verify=True).config
 
 
-def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
-    refusals = make_backend(config.engine, Placement(engine_cores=None, client_cores=None)).check(config)
+def _check(backend: Backend, config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
+    refusals = backend.check(config)
     if refusals:
         raise OptimizerError(f"this config cannot run here: {refusals[0].reason}")
     if port_in_use(port, host):
@@ -80,30 +93,45 @@ def _announce(config: EngineConfig, host: str, port: int) -> None:
     console.print(f"try:  curl http://{host}:{port}/v1/models")
 
 
-def _serve(config: EngineConfig, host: str, port: int, options: list[str]) -> int:
+def _serve(backend: Backend, config: EngineConfig, wishes: _Wishes) -> int:
     """Run the server in the foreground; its exit status is ours, and a stop we were asked for is success."""
     with tempfile.TemporaryDirectory(prefix="fopt-serve-") as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(dump_engine_config(config))
-        command = [
-            sys.executable,
-            "-m",
-            "engine.bundled.server",
-            "--config",
-            str(file),
-            "--host",
-            host,
-            "--port",
-            str(port),
-        ]
-        process = subprocess.Popen([*command, "--parent-pid", str(os.getpid()), *options], process_group=0)
-        with _stopping(process):
+        if isinstance(backend, VllmBackend):
+            command, variables = _vllm(backend, config, wishes, Path(folder))
+            process = subprocess.Popen(command, env={**os.environ, **variables}, process_group=0)
+            last_resort = signal.SIGUSR1  # the keeper then kills the group and cleans up
+        else:
+            process = subprocess.Popen(_bundled(config, wishes, Path(folder)), process_group=0)
+            last_resort = signal.SIGKILL
+        with _stopping(process, last_resort):
             return process.wait()
     return 0
 
 
+def _bundled(config: EngineConfig, wishes: _Wishes, folder: Path) -> list[str]:
+    file = folder / "config.yaml"
+    file.write_text(dump_engine_config(config))
+    where = ["--config", str(file), "--host", wishes.host, "--port", str(wishes.port)]
+    name = ["--served-model-name", wishes.served_model_name] if wishes.served_model_name else []
+    key = ["--api-key-env", wishes.api_key_env] if wishes.api_key_env else []
+    return [sys.executable, "-m", "engine.bundled.server", *where, "--parent-pid", str(os.getpid()), *name, *key]
+
+
+def _vllm(
+    backend: VllmBackend, config: EngineConfig, wishes: _Wishes, folder: Path
+) -> tuple[list[str], dict[str, str]]:
+    """vLLM does not watch its parent: a keeper does."""
+    options = backend.write_options(config, folder / "vllm.yaml")
+    name = wishes.served_model_name or config.model
+    command = backend.command(config, options, host=wishes.host, port=wishes.port, served_model_name=name)
+    variables = backend.variables(config, with_resets=False)
+    if wishes.api_key_env:
+        variables["VLLM_API_KEY"] = os.environ[wishes.api_key_env]
+    return kept(command), variables
+
+
 @contextlib.contextmanager
-def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _stopping(process: subprocess.Popen[bytes], last_resort: signal.Signals) -> Iterator[None]:
     """Ctrl-C and SIGTERM reach the server as SIGTERM; nothing is left behind."""
     try:
         yield
@@ -112,5 +140,6 @@ def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
         try:
             process.wait(10)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()
+            process.send_signal(last_resort)
+            process.wait()
         sys.exit(0)
