@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.backend import FailureKind, Refusal
+from engine.checkpoint_tensors import missing_modules, tensor_names
 from engine.config import EngineConfig
 from engine.memory import local_available_bytes, one_sequence_bytes, plain_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
@@ -106,10 +107,18 @@ def _checkpoint_refusals(config: EngineConfig) -> Iterator[Refusal]:
         elif not any(path.glob("*.safetensors")):
             yield _bad(f"{what}{folder} holds no *.safetensors file. Other weight formats are not read")
     if Path(config.model).is_dir():
-        try:
-            load_model_shape(Path(config.model))
-        except ModelShapeError as error:
-            yield _bad(str(error))
+        yield from _model_refusals(Path(config.model))
+
+
+def _model_refusals(folder: Path) -> Iterator[Refusal]:
+    try:
+        missing = missing_modules(tensor_names(folder), load_model_shape(folder))
+    except (ModelShapeError, ValueError) as error:
+        yield _bad(str(error))
+        return
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        yield _bad(f"{folder} has no tensor of {missing[0]}{more}. Give a whole checkpoint")
 
 
 def _length_refusals(config: EngineConfig, shape: ModelShape) -> Iterator[Refusal]:

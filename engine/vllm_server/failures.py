@@ -56,6 +56,7 @@ TABLE: tuple[Pattern, ...] = (
     Pattern(
         r"Failed to find a kernel|[Nn]o kernel (is |image )|no (valid|suitable|compatible) .*(kernel|backend)"
         r"|not implemented for '|Could not run '.*' with arguments from the"
+        r"|_C::\w+\(\) expected at most 0 argument"  # an operator that is declared and not built
         r"|has no attribute '\w*(gemm|scaled_mm|kernel)\w*'",
         FailureKind.MISSING_KERNEL,
         "This number format does not run on this device",

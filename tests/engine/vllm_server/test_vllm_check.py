@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_checkpoint import write_tiny_checkpoint
 
 from engine.backend import FailureKind
 from engine.config import EngineConfig
@@ -86,6 +88,21 @@ def test_what_cannot_run_is_refused_with_the_reason(
         assert reasons == [], "text is left to vLLM"
     else:
         assert any(found_kind is kind and words in reason for found_kind, reason in reasons), reasons
+
+
+def test_a_checkpoint_must_be_whole(known: KnownOptions, tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "broken")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    [(kind, reason)] = found(known, folder)
+    assert kind is FailureKind.BAD_CHECKPOINT
+    assert reason == f"{folder} has no tensor of model.layers.1.mlp.down_proj. Give a whole checkpoint"
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    assert "ends before its last tensor" in found(known, folder)[0][1]
+    (folder / "model.safetensors").write_bytes(b"short")
+    assert "is no safetensors file" in found(known, folder)[0][1]
 
 
 def test_a_method_that_a_version_lacks_is_refused(known: KnownOptions, tiny_model: Path) -> None:
