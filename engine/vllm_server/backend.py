@@ -99,18 +99,30 @@ class VllmBackend:
         config_path = self.write_options(config, log_path.with_suffix(".yaml"))
         command = kept(self.command(config, config_path, host=self._host, port=port), cpus=self._cpus)
         child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config)))
-        server = VllmServer(
+        server = self.server_of(child, config, port)
+        self.wait(server, child)
+        return server
+
+    def server_of(self, child: ChildProcess, config: EngineConfig, port: int) -> VllmServer:
+        """The server that a process of `command` is, or will be."""
+        return VllmServer(
             child,
             base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
             model_name=Path(config.model).name,
             api_key=self._api_key,
         )
+
+    def wait(self, server: VllmServer, child: ChildProcess) -> None:
+        """Until it is healthy.
+
+        Raises:
+            EngineError: it ended before, with the kind that its log says, or was not healthy in time.
+        """
         try:
             server.launch_s = child.wait_healthy(server.is_healthy, timeout_s=self._launch_timeout_s)
         except EngineError as error:
             status = child.exit_status()
             raise error if status is None else server.failure(status, "before it was healthy") from None
-        return server
 
     def write_options(self, config: EngineConfig, path: Path) -> Path:
         """The candidate's YAML, from which `vllm serve --config` starts by itself too."""
