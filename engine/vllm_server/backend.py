@@ -122,7 +122,7 @@ class VllmBackend:
             server.launch_s = child.wait_healthy(server.is_healthy, timeout_s=self._launch_timeout_s)
         except EngineError as error:
             status = child.exit_status()
-            raise error if status is None else server.failure(status, "before it was healthy") from None
+            raise error if status is None else server.failure(status, was_healthy=False) from None
 
     def write_options(self, config: EngineConfig, path: Path) -> Path:
         """The candidate's YAML, from which `vllm serve --config` starts by itself too."""

@@ -86,19 +86,27 @@ TABLE: tuple[Pattern, ...] = (
 )
 
 # Lines that every failure drags along, and warnings that say `not supported` of what is merely off.
-_NOISE = re.compile(r"\b(INFO|WARNING|DEBUG)\b.*|Engine core initialization failed.*|.*See root cause above.*")
+_NOISE = re.compile(
+    r"\b(INFO|WARNING|DEBUG)\b.*|Engine core initialization failed.*|.*See root cause above.*|.*Warning: .*"
+)
 _PREFIX = re.compile(
     r"^(\((\w+|\w+ pid=\d+|[\w ]+=\d+)\)\s*)*((ERROR|CRITICAL)\s+[\d-]+ [\d:.]+\s+\[[^\]]*\]\s*)?(\[rank\d+\]:\s*)?"
 )
 
 
-def diagnose(lines: Sequence[str]) -> Diagnosis | None:
+# What can still go wrong once it has answered; other rows would read old words into a new death.
+_WHILE_SERVING = (FailureKind.OUT_OF_MEMORY, FailureKind.MISSING_KERNEL, FailureKind.DIED)
+
+
+def diagnose(lines: Sequence[str], *, was_healthy: bool = False) -> Diagnosis | None:
     """The cause a log's lines name; None when no row of the table matches."""
     said = [line for raw in lines if (line := _PREFIX.sub("", raw).strip()) and not _NOISE.fullmatch(line)]
     for words, kind, advice in TABLE:
+        if was_healthy and kind not in _WHILE_SERVING:
+            continue
         pattern = re.compile(words)
         # the last such line: chained exceptions end with the one that was raised
         found = next((line for line in reversed(said) if pattern.search(line)), None)
         if found is not None:
-            return Diagnosis(kind, found[:400], advice)
+            return Diagnosis(kind, found[:400].rstrip("."), advice)
     return None

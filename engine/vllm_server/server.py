@@ -42,15 +42,16 @@ class VllmServer(ProcessServer):
             deadline = time.monotonic() + _ENDING_S
             while (status := self._child.exit_status()) is None and time.monotonic() < deadline:
                 time.sleep(0.05)
-            raise self.failure(status, "while serving")
+            raise self.failure(status, was_healthy=True)
         if status is not None:
-            raise self.failure(status, "while serving")
+            raise self.failure(status, was_healthy=True)
 
-    def failure(self, status: int | None, when: str) -> EngineError:
-        """The error for an engine that ended by itself; None: its front end still runs."""
+    def failure(self, status: int | None, *, was_healthy: bool) -> EngineError:
+        """The error for an engine that ended by itself; status None: its front end still runs."""
+        when = "while serving" if was_healthy else "before it was healthy"
         how = "its engine core died" if status is None else describe_exit(status)
         lines = self._child.log_tail(LOG_BYTES)
-        found = diagnose(lines)
+        found = diagnose(lines, was_healthy=was_healthy)
         if found is None:
             last = next((line for line in reversed(lines) if line.strip()), "its log is empty")
             message = f"vLLM ended {when} ({how}): {last.strip()}. See {self.log_path}"

@@ -44,7 +44,15 @@ def test_a_line_means_its_kind_whatever_process_said_it(line: str, kind: Failure
     found = diagnose(["", said, "RuntimeError: Engine core initialization failed. See root cause above."])
     assert found is not None
     assert found.kind is kind
-    assert found.line == line
+    assert found.line == line.rstrip(".")
+
+
+def test_a_death_under_load_is_not_explained_by_words_of_the_start() -> None:
+    lines = ["ValueError: this adapter is not supported", "EngineCore encountered a fatal error"]
+    at_start, serving = diagnose(lines), diagnose(lines, was_healthy=True)
+    assert at_start is not None
+    assert serving is not None
+    assert (at_start.kind, serving.kind) == (FailureKind.UNSUPPORTED, FailureKind.DIED)
 
 
 def test_a_quiet_log_has_no_cause() -> None:
