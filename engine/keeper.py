@@ -1,17 +1,20 @@
 """`python -m engine.keeper`: runs a command that does not watch its parent, and kills it when our process dies.
 
-Does not know what it runs. Shared memory that the killed command held is removed too.
+Does not know what it runs. Shared memory that the killed command held, and its folder for scratch, are removed too.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from engine.bundled.server.parent_death import signal_on_parent_death
@@ -26,9 +29,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="engine.keeper", description=__doc__)
     parser.add_argument("--parent-pid", type=int, required=True)
     parser.add_argument("--cpus", type=parse_cpus, default=None)
+    parser.add_argument("--scratch", type=Path, default=None, help="removed when our process dies")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    signal.signal(signal.SIGUSR1, _kill_group)
+    signal.signal(signal.SIGUSR1, functools.partial(_kill_group, options.scratch))
     signal_on_parent_death(signal.SIGUSR1, parent_pid=options.parent_pid)
     if options.cpus:
         os.sched_setaffinity(0, options.cpus)
@@ -43,7 +47,7 @@ def parse_cpus(text: str) -> set[int]:
     return {int(part) for part in text.split(",")}
 
 
-def _kill_group(_number: int, _frame: FrameType | None) -> None:
+def _kill_group(scratch: Path | None, _number: int, _frame: FrameType | None) -> None:
     """All but ourselves first, so that somebody is left to clean up."""
     group = os.getpgid(0)
     held = held_by_group(group)
@@ -54,6 +58,8 @@ def _kill_group(_number: int, _frame: FrameType | None) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
     remove_abandoned(held)
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
     os.killpg(group, signal.SIGKILL)
 
 

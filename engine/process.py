@@ -48,9 +48,14 @@ def port_in_use(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def kept(command: Sequence[str], *, cpus: Collection[int] | None = None) -> list[str]:
-    """The command under `engine.keeper`, for children that would survive us or cannot pin themselves to CPUs."""
+def kept(command: Sequence[str], *, cpus: Collection[int] | None = None, scratch: Path | None = None) -> list[str]:
+    """The command under `engine.keeper`, for children that would survive us or cannot pin themselves to CPUs.
+
+    Args:
+        scratch: a folder to remove when our process dies before it could.
+    """
     options = ["--cpus", ",".join(map(str, sorted(cpus)))] if cpus else []
+    options += ["--scratch", str(scratch)] if scratch else []
     return [sys.executable, "-c", _KEEP, "--parent-pid", str(os.getpid()), *options, "--", *command]
 
 

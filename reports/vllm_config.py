@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from engine.config import EngineConfig
-from engine.vllm_options import GIB, needs_checkpoint, thread_binding, vllm_obstacles, vllm_options
+from engine.vllm_options import needs_checkpoint, thread_binding, vllm_obstacles, vllm_options
 from reports.whole_file import write_whole
 
 BEST_VLLM = "best.vllm.yaml"
@@ -72,12 +72,17 @@ def _environment_notes(config: EngineConfig) -> list[str]:
             f"CPU threads are no option but an environment variable: VLLM_CPU_OMP_THREADS_BIND='{bound}' "
             "(these core numbers, or others of your choice)."
         )
-    if config.engine == "vllm" and config.kv_cache_memory_bytes is None:
-        notes.append(
-            "On vLLM's CPU build set VLLM_CPU_KVCACHE_SPACE (GiB of KV cache): without it vLLM takes nearly all memory."
-        )
-    elif config.kv_cache_memory_bytes is not None and config.kv_cache_memory_bytes >= GIB:
-        notes.append("An environment variable VLLM_CPU_KVCACHE_SPACE would override kv-cache-memory-bytes: unset it.")
+    if config.engine != "vllm":
+        return notes
+    if config.kv_cache_memory_bytes is None:
+        notes.append("On CPUs set VLLM_CPU_KVCACHE_SPACE (GiB): without it vLLM takes nearly all memory.")
+    else:
+        notes.append("On CPUs an environment variable VLLM_CPU_KVCACHE_SPACE would override kv-cache-memory-bytes.")
+    notes.append(
+        "The package vllm-cpu (0.32.0) lacks the metadata that its own vllm command asks for: put a folder on "
+        "PYTHONPATH that holds vllm-0.32.0+cpu.dist-info/METADATA with the lines Metadata-Version: 2.1, Name: vllm and "
+        "Version: 0.32.0+cpu. fopt serve best.yaml does so by itself."
+    )
     return notes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.vllm_server.environment import VllmEnvironment
 from engine.vllm_server.server import VllmServer
 
 KV_CACHE_GIB = 1  # on a CPU, where a config does not say
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _QUIET = "disable-uvicorn-access-log"  # a line a request costs time
 
 
@@ -69,10 +71,19 @@ class VllmBackend:
             known=self.environment.known_options,
             is_cpu_build=self.environment.is_cpu_build,
             cores=self._cores,
-            num_devices=None if self._devices is None else len(self._devices),
+            num_devices=self._num_devices,
             makes_checkpoints=self._checkpoints is not None,
             kv_cache_gib=KV_CACHE_GIB,
         )
+
+    @property
+    def _num_devices(self) -> int | None:
+        """NVIDIA GPUs that it may use; None where nobody can tell."""
+        if self._devices is not None:
+            return len(self._devices)
+        if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+            return len([device for device in visible.split(",") if device.strip()])
+        return len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else None
 
     @property
     def _cores(self) -> tuple[int, ...]:
@@ -97,8 +108,12 @@ class VllmBackend:
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> VllmServer:
         config_path = self.write_options(config, log_path.with_suffix(".yaml"))
-        command = kept(self.command(config, config_path, host=self._host, port=port), cpus=self._cpus)
-        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config)))
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="fopt-vllm-", ignore_cleanup_errors=True))
+        )
+        serve = self.command(config, config_path, host=self._host, port=port)
+        command = kept(serve, cpus=self._cpus, scratch=scratch)
+        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config, scratch)))
         server = self.server_of(child, config, port)
         self.wait(server, child)
         return server
@@ -143,13 +158,16 @@ class VllmBackend:
         quiet = [f"--{_QUIET}"] if _QUIET in self.environment.known_options.options else []
         return [*self.environment.command, "serve", "--config", str(options.absolute()), *where, *name, *quiet]
 
-    def variables(self, config: EngineConfig, *, with_resets: bool = True) -> dict[str, str]:
+    def variables(self, config: EngineConfig, scratch: Path, *, with_resets: bool = True) -> dict[str, str]:
         """The environment variables of a launch.
 
         Args:
+            scratch: where vLLM leaves its sockets and rendezvous files, of which it removes few.
             with_resets: expose the calls for development, of which measuring needs /reset_prefix_cache.
         """
-        variables = self.environment.variables
+        variables = self.environment.variables | {"TMPDIR": str(scratch)}
+        # compiled code outlives a launch: by default it is where temporary files are
+        variables |= {"TORCHINDUCTOR_CACHE_DIR": str(self.environment.compile_cache)}
         if self.environment.is_cpu_build:
             variables |= cpu_variables(config, self._cores, kv_cache_gib=KV_CACHE_GIB)
         elif self._devices is not None:

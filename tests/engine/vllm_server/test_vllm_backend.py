@@ -134,6 +134,9 @@ def test_nothing_is_left_when_fopt_is_killed(fake_python: Path, config: EngineCo
         parent.kill()
     wait_gone(keeper)
     assert not any(block.exists() for block in blocks_of(tmp_path / "engine.log"))
+    scratch = (tmp_path / "engine.log").read_text().splitlines()[0].removeprefix("scratch ")
+    assert "fopt-vllm-" in scratch
+    assert not Path(scratch).exists()
 
 
 def test_each_launch_gets_its_own_options_and_variables(
@@ -146,7 +149,8 @@ def test_each_launch_gets_its_own_options_and_variables(
     with backend.launch(wanted, log_path=tmp_path / "engine.log") as server:
         assert server.model_name == Path(config.model).name
         assert post(server, "/v1/completions", {"prompt": [1, 2]})["choices"]
-    said = (tmp_path / "engine.log").read_text().splitlines()[0]
+    scratch, said, *_ = (tmp_path / "engine.log").read_text().splitlines()
+    assert not Path(scratch.removeprefix("scratch ")).exists()
     variables = json.loads(said.removeprefix("environment "))
     assert variables == {
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,11 @@ def test_a_port_that_was_taken_after_the_look_is_a_port_failure(
     port = free_port()
     options = backend.write_options(config, tmp_path / "vllm.yaml")
     command = kept(backend.command(config, options, host="127.0.0.1", port=port))
-    with socket.socket() as listener:
+    with socket.socket() as listener, tempfile.TemporaryDirectory() as scratch:  # paths of sockets must be short
         listener.bind(("127.0.0.1", port))
         listener.listen()
-        child = ChildProcess(command, log_path=tmp_path / "engine.log", env=backend.variables(config))
+        variables = backend.variables(config, Path(scratch))
+        child = ChildProcess(command, log_path=tmp_path / "engine.log", env=variables)
         with child:
             server = backend.server_of(child, config, port)
             with pytest.raises(EngineError) as caught:
