@@ -46,6 +46,11 @@ class KnownOptions(_Frozen):
         return [Refusal(reason=f"{self.title} {reason}", kind=FailureKind.UNSUPPORTED) for reason in reasons]
 
     @property
+    def has_suffix_decoding(self) -> bool:
+        """Whether the method is there and the package that it needs."""
+        return "suffix" in self.speculative_methods and _SUFFIX_MODULE in self.modules
+
+    @property
     def title(self) -> str:
         """`vLLM 0.32.0`."""
         return f"vLLM {self.version}"

@@ -39,6 +39,18 @@ def default_space(engine: str, vllm_python: Path | None) -> str:
     return "vllm-cpu" if VllmEnvironment(_python(vllm_python)).is_cpu_build else "vllm"
 
 
+def space_values(engine: str, vllm_python: Path | None) -> dict[str, str | None]:
+    """Values for a space's placeholders that depend on what the engine's environment has; None: it lacks it.
+
+    Raises:
+        EngineError: that Python has no vLLM.
+    """
+    if engine != "vllm":
+        return {}
+    known = VllmEnvironment(_python(vllm_python)).known_options
+    return {"suffix": "suffix" if known.has_suffix_decoding else None}
+
+
 def _python(given: Path | None) -> str:
     return sys.executable if given is None else str(given)
 

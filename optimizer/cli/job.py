@@ -14,7 +14,7 @@ from typing import NamedTuple
 from engine.config import EngineConfig, load_engine_config
 from optimizer.candidate import space_around, with_fixed
 from optimizer.cli.budget import Budget
-from optimizer.cli.engines import default_space
+from optimizer.cli.engines import default_space, space_values
 from optimizer.cli.model_folder import find_beside, find_model
 from optimizer.errors import OptimizerError
 from optimizer.objective import parse_objective
@@ -138,7 +138,8 @@ def _space(wishes: Wishes, space: SearchSpace, base: EngineConfig) -> tuple[Sear
     cores = plan_placement().engine_cores
     given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle, "eagle3": wishes.eagle3}
     folders = {name: find_beside(name, folder, base.model) for name, folder in given.items()}
-    resolved = space.resolve({**folders, "cores": len(cores) if cores else None})
+    values = space_values(wishes.engine, wishes.vllm_python)
+    resolved = space.resolve({**folders, **values, "cores": len(cores) if cores else None})
     return space_around(resolved.space, base), resolved.notes
 
 

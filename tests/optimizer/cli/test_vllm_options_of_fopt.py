@@ -9,7 +9,7 @@ import yaml
 from engine.backend import EngineError
 from engine.vllm_server.backend import VllmBackend
 from optimizer.cli import main
-from optimizer.cli.engines import default_space, make_backend
+from optimizer.cli.engines import default_space, make_backend, space_values
 from optimizer.placement import Placement
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +39,8 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 def test_a_cpu_build_gets_its_own_space(fake_python: Path) -> None:
     assert default_space("vllm", fake_python) == "vllm-cpu"
     assert default_space("bundled", None) == "bundled"
+    assert space_values("vllm", fake_python) == {"suffix": None}, "the fake environment has no arctic-inference"
+    assert space_values("bundled", None) == {}
     with pytest.raises(EngineError, match="has no vLLM"):
         default_space("vllm", Path(sys.executable))
 
