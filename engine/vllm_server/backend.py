@@ -156,7 +156,15 @@ class VllmBackend:
         where = ["--host", host, "--port", str(port)]
         name = ["--served-model-name", served_model_name or Path(config.model).name]
         quiet = [f"--{_QUIET}"] if _QUIET in self.environment.known_options.options else []
-        return [*self.environment.command, "serve", "--config", str(options.absolute()), *where, *name, *quiet]
+        own_cache = config.kv_cache_memory_bytes is not None
+        return [
+            *self.environment.command(own_cache=own_cache),
+            "--config",
+            str(options.absolute()),
+            *where,
+            *name,
+            *quiet,
+        ]
 
     def variables(self, config: EngineConfig, scratch: Path, *, with_resets: bool = True) -> dict[str, str]:
         """The environment variables of a launch.

@@ -18,7 +18,6 @@ from engine.vllm_options import GIB, needs_checkpoint, vllm_obstacles, vllm_opti
 from engine.vllm_server.known_options import KnownOptions
 
 _CPU_BLOCK = 32
-_CPU_METHODS = ("ngram", "suffix", "draft_model", "eagle", "eagle3", "medusa", "dflash")  # that start and decode there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +66,6 @@ def _cpu_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
         yield _unsupported("kv_cache int8: on a CPU vLLM has bf16 and fp8")
     if config.quantization.weights == "nvfp4":
         yield _unsupported("weights nvfp4: vLLM's CPU build has no kernel for them")
-    speculation = config.speculative_config
-    if speculation is not None and speculation.method not in _CPU_METHODS:
-        yield _unsupported(f"speculative method {speculation.method} does not run on vLLM's CPU build")
     if config.gpu_memory_utilization is not None:
         yield _unsupported("gpu_memory_utilization on a CPU is a share of all memory. Use kv_cache_memory_bytes")
     num_ranks = _num_ranks(config)

@@ -29,7 +29,15 @@ _IDENTIFY = (
     "    except m.PackageNotFoundError: pass\n"
     "print(json.dumps(found))\n"
 )
-_SERVE = "from vllm.entrypoints.cli.main import main; main()"
+# VLLM_CPU_KVCACHE_SPACE of the user's shell would override what a config says.
+_SERVE = (
+    "import os, sys\n"
+    "if '--own-cache' in sys.argv:\n"
+    "    sys.argv.remove('--own-cache')\n"
+    "    os.environ.pop('VLLM_CPU_KVCACHE_SPACE', None)\n"
+    "from vllm.entrypoints.cli.main import main\n"
+    "main()\n"
+)
 # Whatever is asked of vLLM, it neither fetches models nor reports its use, nor imports from the working directory.
 _ALWAYS = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONSAFEPATH": "1"}
 
@@ -71,10 +79,13 @@ class VllmEnvironment:
         """Whether vLLM was built for CPUs."""
         return CPU_DISTRIBUTION in self.distributions or "cpu" in self.version
 
-    @property
-    def command(self) -> list[str]:
-        """What stands for `vllm` on a command line."""
-        return [self.python, "-c", _SERVE]
+    def command(self, *, own_cache: bool = False) -> list[str]:
+        """What stands for `vllm serve` on a command line.
+
+        Args:
+            own_cache: the config file says how large the KV cache is, whatever a variable says.
+        """
+        return [self.python, "-c", _SERVE, "serve", *(["--own-cache"] if own_cache else [])]
 
     @property
     def variables(self) -> dict[str, str]:
@@ -111,14 +122,23 @@ class VllmEnvironment:
         Raises:
             EngineError: REFUSED when vLLM cannot be imported there.
         """
-        key = hashlib.sha256(f"{Path(self.python).absolute()} {self.distributions} {_PROBE.read_text()}".encode())
-        file = self._cache / f"vllm-{self.version}-{key.hexdigest()[:12]}.json"
         try:
-            return KnownOptions.model_validate_json(file.read_text())
+            return KnownOptions.model_validate_json(self._options_file.read_text())
         except (OSError, ValidationError):
             known = self._ask_parser()
-            _write_whole(file, known.model_dump_json())
+            _write_whole(self._options_file, known.model_dump_json())
             return known
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether `known_options` comes at once."""
+        return self._options_file.exists()
+
+    @functools.cached_property
+    def _options_file(self) -> Path:
+        """One for each environment, version and way of asking."""
+        key = hashlib.sha256(f"{Path(self.python).absolute()} {self.distributions} {_PROBE.read_text()}".encode())
+        return self._cache / f"vllm-{self.version}-{key.hexdigest()[:12]}.json"
 
     def _ask_parser(self) -> KnownOptions:
         try:

@@ -16,6 +16,7 @@ from engine.bundled_backend import BundledBackend
 from engine.registry import BACKENDS
 from engine.vllm_server.backend import VllmBackend
 from engine.vllm_server.environment import VllmEnvironment
+from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
 
@@ -51,6 +52,16 @@ def space_values(engine: str, vllm_python: Path | None) -> dict[str, str | None]
     return {"suffix": "suffix" if known.has_suffix_decoding else None}
 
 
+def _announce_question(environment: VllmEnvironment) -> None:
+    """Half a minute of silence would look like a hang.
+
+    Raises:
+        EngineError: that Python has no vLLM.
+    """
+    if not environment.was_asked:
+        stderr_console().print(f"asking vLLM {environment.version} for its options (once; takes half a minute)")
+
+
 def _python(given: Path | None) -> str:
     return sys.executable if given is None else str(given)
 
@@ -81,5 +92,7 @@ def make_backend(
     if name == "bundled":
         return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
     if name == "vllm":
-        return VllmBackend(python=_python(vllm_python), cpus=cpus, devices=placement.devices)
+        backend = VllmBackend(python=_python(vllm_python), cpus=cpus, devices=placement.devices)
+        _announce_question(backend.environment)
+        return backend
     return BACKENDS[name]()

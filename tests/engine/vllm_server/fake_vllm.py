@@ -111,6 +111,8 @@ def text(tokens: list[int]) -> str:
 
 
 def serve(arguments: list[str]) -> None:
+    if "--own-cache" in arguments:
+        arguments.remove("--own-cache")
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
     assert Path(yaml.safe_load(Path(options["--config"]).read_text())["model"]).is_dir()
     if FAULT in SAID:

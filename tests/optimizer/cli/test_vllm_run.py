@@ -89,7 +89,7 @@ def is_healthy(port: int) -> bool:
 def test_vllm_serve_starts_from_best_vllm_yaml_as_it_is(study: Path, vllm_python: str, tmp_path: Path) -> None:
     environment = VllmEnvironment(vllm_python)
     port = free_port()
-    command = [*environment.command, "serve", "--config", str(study / "best.vllm.yaml"), "--port", str(port)]
+    command = [*environment.command(), "--config", str(study / "best.vllm.yaml"), "--port", str(port)]
     with started(command, environment.variables, tmp_path / "log", port) as url:
         with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as answer:
             [card] = json.loads(answer.read())["data"]
