@@ -47,6 +47,13 @@ def test_a_line_means_its_kind_whatever_process_said_it(line: str, kind: Failure
     assert found.line == line.rstrip(".")
 
 
+def test_an_engine_core_killed_under_load_has_died() -> None:
+    found = diagnose((LOGS / "killed-under-load.log").read_text().splitlines(), was_healthy=True)
+    assert found is not None
+    assert found.kind is FailureKind.DIED
+    assert "EngineDeadError" in found.line
+
+
 def test_a_death_under_load_is_not_explained_by_words_of_the_start() -> None:
     lines = ["ValueError: this adapter is not supported", "EngineCore encountered a fatal error"]
     at_start, serving = diagnose(lines), diagnose(lines, was_healthy=True)
