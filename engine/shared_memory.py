@@ -6,12 +6,11 @@ Does not know what the processes are. Linux only: elsewhere nothing is found and
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
 _PROC = Path("/proc")
-_GONE = " (deleted)"
 
 
 def held_by_group(group: int) -> frozenset[Path]:
@@ -19,7 +18,7 @@ def held_by_group(group: int) -> frozenset[Path]:
 
     An engine killed with SIGKILL leaves them behind (`psm_*`, `sem.mp-*`): Python's resource tracker dies with it.
     """
-    return frozenset(path for pid in group_members(group) for path in _mapped_by(pid))
+    return _files(inode for pid in group_members(group) for inode in _mapped_by(pid))
 
 
 def remove_abandoned(paths: Collection[Path]) -> list[Path]:
@@ -27,7 +26,7 @@ def remove_abandoned(paths: Collection[Path]) -> list[Path]:
     left = {path for path in paths if path.exists()}
     if not left:
         return []
-    in_use = {path for pid in _processes() for path in _mapped_by(pid)}
+    in_use = _files(inode for pid in _processes() for inode in _mapped_by(pid))
     removed = []
     for path in sorted(left - in_use):
         try:
@@ -60,14 +59,21 @@ def _group_of(pid: int) -> int | None:
     return None if state == "Z" else int(group)
 
 
-def _mapped_by(pid: int) -> set[Path]:
-    found = set()
+def _mapped_by(pid: int) -> set[int]:
+    """Inodes. Names would not do: a semaphore's creator has it mapped under a name that is deleted at once."""
     try:
         with (_PROC / str(pid) / "maps").open(errors="replace") as maps:
-            for line in maps:
-                _, place, name = line.partition(f" {FOLDER}/")
-                if place and not name.endswith(f"{_GONE}\n"):
-                    found.add(FOLDER / name.rstrip("\n"))
-    except OSError:
+            return {int(line.split(maxsplit=5)[4]) for line in maps if f" {FOLDER}/" in line}
+    except (OSError, ValueError):
         return set()
-    return found
+
+
+def _files(inodes: Iterable[int]) -> frozenset[Path]:
+    wanted = set(inodes)
+    if not wanted:
+        return frozenset()
+    try:
+        with os.scandir(FOLDER) as entries:
+            return frozenset(Path(entry.path) for entry in entries if entry.inode() in wanted)
+    except OSError:
+        return frozenset()

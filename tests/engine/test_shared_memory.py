@@ -1,5 +1,6 @@
 """Shared memory of killed processes: what a group held is found and removed, what others use stays."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,27 @@ def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def test_a_semaphore_that_only_its_creator_has_is_found() -> None:
+    """glibc makes it under another name, maps that, gives it its own name and deletes the other."""
+    program = (
+        "import _multiprocessing, os, signal, sys\n"
+        "lock = _multiprocessing.SemLock(0, 1, 1, sys.argv[1], False)\n"
+        "print('held', flush=True)\n"
+        "signal.pause()\n"
+    )
+    name = f"fopt-test-{os.getpid()}"
+    path = FOLDER / f"sem.{name}"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, f"/{name}"], process_group=0, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        held = held_by_group(process.pid)
+        process.kill()
+    assert held == {path}
+    assert remove_abandoned(held) == [path]
 
 
 def test_what_a_group_held_is_removed_once_nobody_has_it(tmp_path: Path) -> None:
