@@ -133,7 +133,7 @@ def test_a_stop_under_load_takes_seconds_and_leaves_nothing(
     body = {"prompt": [5, 6, 7], "max_tokens": 1000, "min_tokens": 1000, "ignore_eos": True, "stream": True}
     before = descendants()
     with backend.launch(config, log_path=tmp_path / "engine.log") as server:
-        streams = [subprocess.Popen(_curl(server.base_url, server.model_name, body)) for _ in range(8)]
+        streams = [subprocess.Popen(_long_request(server.base_url, server.model_name, body)) for _ in range(8)]
         time.sleep(1)
         held = held_by_group(server.pid)
         begin = time.monotonic()
@@ -146,7 +146,7 @@ def test_a_stop_under_load_takes_seconds_and_leaves_nothing(
     assert not [path for path in held if path.exists()]
 
 
-def _curl(url: str, model: str, body: dict[str, Any]) -> list[str]:
+def _long_request(url: str, model: str, body: dict[str, Any]) -> list[str]:
     program = (
         "import json, sys, urllib.request\n"
         f"data = json.dumps({ {'model': model, **body}!r}).encode()\n"
@@ -156,7 +156,7 @@ def _curl(url: str, model: str, body: dict[str, Any]) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def test_two_ranks_on_two_cores_answer_as_one(backend: Backend, config: EngineConfig, tmp_path: Path) -> None:
+def test_two_ranks_answer_and_leave_nothing_when_killed(backend: Backend, config: EngineConfig, tmp_path: Path) -> None:
     body = {"prompt": [5, 6, 7, 8], "max_tokens": 8, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
