@@ -32,12 +32,18 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=None, help="removed when our process dies")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    signal.signal(signal.SIGUSR1, functools.partial(_kill_group, options.scratch))
+    held: set[Path] = set()  # shared memory seen when the command was asked to stop: members may be gone later
+    signal.signal(signal.SIGUSR1, functools.partial(_kill_group, options.scratch, held))
     signal_on_parent_death(signal.SIGUSR1, parent_pid=options.parent_pid)
     if options.cpus:
         os.sched_setaffinity(0, options.cpus)
     child = subprocess.Popen(options.command)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: child.send_signal(signal.SIGTERM))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        held.update(held_by_group(os.getpgid(0)))
+        child.send_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
     status = child.wait()
     return status if status >= 0 else 128 - status
 
@@ -47,10 +53,10 @@ def parse_cpus(text: str) -> set[int]:
     return {int(part) for part in text.split(",")}
 
 
-def _kill_group(scratch: Path | None, _number: int, _frame: FrameType | None) -> None:
+def _kill_group(scratch: Path | None, seen: set[Path], _number: int, _frame: FrameType | None) -> None:
     """All but ourselves first, so that somebody is left to clean up."""
     group = os.getpgid(0)
-    held = held_by_group(group)
+    held = held_by_group(group) | seen
     deadline = time.monotonic() + _CLEANING_S
     while (others := [pid for pid in group_members(group) if pid != os.getpid()]) and time.monotonic() < deadline:
         for pid in others:
