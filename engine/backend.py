@@ -26,6 +26,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"  # not healthy by the deadline
     DIED = "died"  # the process ended under load
     HANG = "hang"  # alive, no token for too long
+    MISSING_KERNEL = "missing_kernel"  # this number format has no code for this device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,13 @@ from pathlib import Path
 from types import TracebackType
 
 from engine.backend import EngineError, FailureKind
+from engine.shared_memory import held_by_group, remove_abandoned
 
 _POLL_S = 0.02
 _GRACE_S = 5.0
+_LOOK_S = 0.5  # between looks at the shared memory of a child that is starting
+_ROOT = Path(__file__).resolve().parent.parent
+_KEEP = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from engine.keeper import main; sys.exit(main())"
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -44,10 +48,15 @@ def port_in_use(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def kept(command: Sequence[str], *, cpus: Collection[int] | None = None) -> list[str]:
-    """The command under `engine.keeper`, for children that would survive us or cannot pin themselves to CPUs."""
+def kept(command: Sequence[str], *, cpus: Collection[int] | None = None, scratch: Path | None = None) -> list[str]:
+    """The command under `engine.keeper`, for children that would survive us or cannot pin themselves to CPUs.
+
+    Args:
+        scratch: a folder to remove when our process dies before it could.
+    """
     options = ["--cpus", ",".join(map(str, sorted(cpus)))] if cpus else []
-    return [sys.executable, "-m", "engine.keeper", "--parent-pid", str(os.getpid()), *options, "--", *command]
+    options += ["--scratch", str(scratch)] if scratch else []
+    return [sys.executable, "-c", _KEEP, "--parent-pid", str(os.getpid()), *options, "--", *command]
 
 
 @functools.cache
@@ -57,7 +66,8 @@ def _spawner() -> ThreadPoolExecutor:
 
 
 class ChildProcess:
-    """One child, the leader of its own process group; a context manager that leaves no member of it alive.
+    """One child, the leader of its own process group; a context manager that leaves no member of it alive, and none of
+    the shared memory that a killed member held.
 
     The group is not a new session: vLLM's busy-polling workers in another session starve the client.
     """
@@ -69,6 +79,7 @@ class ChildProcess:
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._shared_memory: frozenset[Path] = frozenset()
         self.log_path = log_path
 
     def __enter__(self) -> ChildProcess:
@@ -118,15 +129,24 @@ class ChildProcess:
         Raises:
             EngineError: DIED when the process ended first, TIMEOUT when the deadline passed.
         """
-        begin = time.monotonic()
+        begin = last_look = time.monotonic()
         while not is_healthy():
             if (status := self.exit_status()) is not None:
                 raise self.death(status, "before it was healthy")
             if time.monotonic() - begin > timeout_s:
                 message = f"the engine was not healthy after {timeout_s:g} s. See {self.log_path}, or allow more time"
                 raise EngineError(message, kind=FailureKind.TIMEOUT, log_path=self.log_path)
+            if time.monotonic() - last_look > _LOOK_S:
+                self._look_at_shared_memory()
+                last_look = time.monotonic()
             time.sleep(_POLL_S)
-        return time.monotonic() - begin
+        launch_s = time.monotonic() - begin
+        self._look_at_shared_memory()
+        return launch_s
+
+    def _look_at_shared_memory(self) -> None:
+        """Remember what the group holds now: once a member is killed nobody can tell."""
+        self._shared_memory |= held_by_group(self.pid)
 
     def death(self, status: int, when: str) -> EngineError:
         """The error for a process that ended by itself, with the log's last line."""
@@ -147,6 +167,7 @@ class ChildProcess:
         """SIGTERM, wait, then SIGKILL to the whole group; an interrupt while waiting kills at once."""
         if self._process is None:
             return
+        self._look_at_shared_memory()
         try:
             if self._process.poll() is None:
                 self._process.send_signal(signal.SIGTERM)
@@ -161,6 +182,18 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
+        self._clean_shared_memory()
+
+    def _clean_shared_memory(self) -> None:
+        """Members are gone some milliseconds after SIGKILL; until then they have their files mapped."""
+        deadline = time.monotonic() + _GRACE_S
+        left = self._shared_memory
+        while left and time.monotonic() < deadline:
+            remove_abandoned(left)
+            left = frozenset(path for path in left if path.exists())
+            if left:
+                time.sleep(_POLL_S)
+        self._shared_memory = frozenset()
 
 
 def describe_exit(status: int) -> str:

@@ -11,9 +11,11 @@ from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.command_backend import CommandBackend
 from engine.endpoint_backend import EndpointBackend
+from engine.vllm_server.backend import VllmBackend
 
 BACKENDS: Mapping[str, Callable[[], Backend]] = {
     "bundled": BundledBackend,
     "command": CommandBackend,
     "endpoint": EndpointBackend,
+    "vllm": VllmBackend,
 }

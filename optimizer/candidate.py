@@ -33,6 +33,19 @@ def space_around(space: SearchSpace, base: EngineConfig) -> SearchSpace:
     return space.including(base.flat())
 
 
+def with_fixed(base: EngineConfig, space: SearchSpace) -> EngineConfig:
+    """`base` with the space's fixed fields, which every candidate has, so that trial 0 has them too.
+
+    Raises:
+        ConfigError: the fields do not make a config together.
+        SearchSpaceError: an unknown field.
+    """
+    space.validate_names(known_fields())
+    if not space.fixed:
+        return base
+    return parse_engine_config(_merge(base.model_dump(mode="json"), space.fixed_overrides), where=space.name)
+
+
 def make_config(base: EngineConfig, space: SearchSpace, assignment: Assignment) -> EngineConfig:
     """`base` with the assignment's fields over it.
 

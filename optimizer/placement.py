@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """None in both fields: nothing is pinned, and `note` says why."""
+    """None in both core fields: nothing is pinned, and `note` says why. `devices`: the engine's GPUs; None: all."""
 
     engine_cores: tuple[int, ...] | None
     client_cores: tuple[int, ...] | None
     note: str = ""
+    devices: tuple[int, ...] | None = None
 
     @contextmanager
     def client_pinned(self) -> Iterator[None]:

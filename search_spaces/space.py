@@ -135,10 +135,12 @@ class SearchSpace(Frozen):
 
     def overrides(self, assignment: Assignment) -> dict[str, object]:
         """What to merge over a base config: nested where names are dotted."""
-        nested: dict[str, object] = {}
-        for field, value in self.settings(assignment).items():
-            _put(nested, field.split("."), value)
-        return nested
+        return _nested(self.settings(assignment))
+
+    @property
+    def fixed_overrides(self) -> dict[str, object]:
+        """The fixed fields, nested where names are dotted."""
+        return _nested(self.fixed)
 
     def fields(self) -> set[str]:
         """Every dotted field it fixes or varies."""
@@ -197,6 +199,13 @@ def _enumerate(parameters: list[tuple[str, Parameter]], chosen: dict[str, Value]
         return
     for value in parameter.values():
         yield from _enumerate(rest, {**chosen, name: value})
+
+
+def _nested(settings: Mapping[str, Value]) -> dict[str, object]:
+    nested: dict[str, object] = {}
+    for field, value in settings.items():
+        _put(nested, field.split("."), value)
+    return nested
 
 
 def _put(nested: dict[str, object], path: list[str], value: Value) -> None:

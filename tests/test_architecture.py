@@ -19,7 +19,11 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("engine", {"engine", "search_spaces"}),
     ("optimizer.cli", OURS),
     ("optimizer", {"optimizer", "workloads", "search_spaces", "engine"}),
-    ("reports", {"reports", "optimizer.results", "engine.config", "engine.backend", "workloads"}),
+    # engine.vllm_options: best.vllm.yaml holds the very options that the vllm engine is launched with
+    (
+        "reports",
+        {"reports", "optimizer.results", "engine.config", "engine.backend", "engine.vllm_options", "workloads"},
+    ),
 ]
 
 # A third-party package may be imported only below these modules.
@@ -29,7 +33,7 @@ BORDERS: dict[str, tuple[str, ...]] = {
     "torch": ("engine.bundled", "engine.artifacts"),
     "pyarrow": ("workloads", "reports", "engine.bundled.step_log"),  # telemetry is a parquet file
     "pandas": ("workloads", "reports"),
-    "vllm": (),
+    "vllm": ("engine.vllm_server.parser_probe",),  # a script that vLLM's own Python runs
     "aiconfigurator_core": ("engine.simulator",),
     "plotly": ("reports",),
     "llmcompressor": ("engine.artifacts.quantize_worker",),  # runs in an environment of its own

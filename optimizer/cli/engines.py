@@ -5,21 +5,76 @@ Does not launch it.
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
+from pathlib import Path
+
+import click
 
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.command_backend import CommandBackend
 from engine.registry import BACKENDS
+from engine.vllm_server.backend import VllmBackend
+from engine.vllm_server.environment import VllmEnvironment
+from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
 
+VLLM_PYTHON = click.option(
+    "--vllm-python",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="FOPT_VLLM_PYTHON",
+    metavar="PATH",
+    help="Engine vllm: the Python that has vLLM. Default: $FOPT_VLLM_PYTHON, else fopt's own.",
+)
 
-def make_backend(name: str, placement: Placement, *, reconfigurable: bool = False) -> Backend:
+
+def own_space(engine: str, vllm_python: Path | None) -> str | None:
+    """The name of an engine's own search space where it has one of another name; vLLM's depends on its build.
+
+    Raises:
+        EngineError: that Python has no vLLM.
+    """
+    if engine != "vllm":
+        return None
+    return "vllm-cpu" if VllmEnvironment(_python(vllm_python)).is_cpu_build else "vllm"
+
+
+def space_values(engine: str, vllm_python: Path | None) -> dict[str, str | None]:
+    """Values for a space's placeholders that depend on what the engine's environment has; None: it lacks it.
+
+    Raises:
+        EngineError: that Python has no vLLM.
+    """
+    if engine != "vllm":
+        return {}
+    known = VllmEnvironment(_python(vllm_python)).known_options
+    return {"suffix": "suffix" if known.has_suffix_decoding else None}
+
+
+def _announce_question(environment: VllmEnvironment) -> None:
+    """Half a minute of silence would look like a hang.
+
+    Raises:
+        EngineError: that Python has no vLLM.
+    """
+    if not environment.was_asked:
+        stderr_console().print(f"asking vLLM {environment.version} for its options (once; takes half a minute)")
+
+
+def _python(given: Path | None) -> str:
+    return sys.executable if given is None else str(given)
+
+
+def make_backend(
+    name: str, placement: Placement, *, reconfigurable: bool = False, vllm_python: Path | None = None
+) -> Backend:
     """The backend with its engine on the placement's cores.
 
     Args:
         reconfigurable: servers that can take another config without a restart, where the engine has them.
+        vllm_python: the interpreter that has vLLM; None: our own.
 
     Raises:
         OptimizerError: no engine of that name.
@@ -39,4 +94,8 @@ def make_backend(name: str, placement: Placement, *, reconfigurable: bool = Fals
         return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
     if name == "command":
         return CommandBackend(cpus=cpus)
+    if name == "vllm":
+        backend = VllmBackend(python=_python(vllm_python), cpus=cpus, devices=placement.devices)
+        _announce_question(backend.environment)
+        return backend
     return BACKENDS[name]()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.config import EngineConfig, load_engine_config
-from optimizer.candidate import space_around
+from optimizer.candidate import space_around, with_fixed
 from optimizer.cli.budget import Budget
+from optimizer.cli.engines import own_space, space_values
 from optimizer.cli.model_folder import find_beside, find_model
 from optimizer.cli.other_servers import (
     NOTHING_TO_CHOOSE,
@@ -49,7 +50,9 @@ class Wishes:
     draft: Path | None
     medusa: Path | None
     eagle: Path | None
+    eagle3: Path | None
     engine: str
+    vllm_python: Path | None
     space: str | None
     base: Path | None
     budget: Budget
@@ -93,8 +96,9 @@ def make_job(wishes: Wishes) -> Job:
     find_sku(skus, wishes.sku)
     workload = read_workload(wishes.workload)
     traffic = _part_traffic(workload, wishes.heldout)
-    base = _base_config(wishes, workload)
-    space, notes = _space(wishes, base)
+    asked = space_of_engine(wishes.engine, wishes.space or own_space(wishes.engine, wishes.vllm_python))
+    base = with_fixed(_base_config(wishes, workload), asked)
+    space, notes = _space(wishes, asked, base)
     if wishes.engine == "endpoint":
         notes = (*notes, NOTHING_TO_CHOOSE)
     name = study_name(wishes, traffic.train)
@@ -149,12 +153,12 @@ def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
     return load_engine_config(wishes.base).model_copy(update={"model": model}) if wishes.base else base
 
 
-def _space(wishes: Wishes, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
-    space = space_of_engine(wishes.engine, wishes.space)
+def _space(wishes: Wishes, space: SearchSpace, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
     cores = plan_placement().engine_cores
-    given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle}
+    given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle, "eagle3": wishes.eagle3}
     folders = {name: find_beside(name, folder, base.model) for name, folder in given.items()}
-    resolved = space.resolve({**folders, "cores": len(cores) if cores else None})
+    values = space_values(wishes.engine, wishes.vllm_python)
+    resolved = space.resolve({**folders, **values, "cores": len(cores) if cores else None})
     return space_around(resolved.space, base), resolved.notes
 
 

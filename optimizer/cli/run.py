@@ -17,7 +17,7 @@ from engine.backend import Backend
 from engine.simulated_backend import SimulatedBackend
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
-from optimizer.cli.engines import make_backend
+from optimizer.cli.engines import VLLM_PYTHON, make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.simulated_job import make_simulated_job
@@ -48,9 +48,11 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--draft", type=FOLDER, help="Draft model's folder. Default: `draft` beside the model.")
 @click.option("--medusa", type=FOLDER, help="Folder of Medusa heads. Default: `medusa` beside the model.")
 @click.option("--eagle", type=FOLDER, help="Folder of an EAGLE head. Default: `eagle` beside the model.")
+@click.option("--eagle3", type=FOLDER, help="Folder of an EAGLE-3 head. Default: `eagle3` beside the model.")
 @click.option("--engine", default="bundled", show_default=True,
-              help="bundled | simulated | command | endpoint: who serves. command: what the space launches; endpoint: "
-                   "a server that runs already.")  # fmt: skip
+              help="bundled | vllm | simulated | command | endpoint: who serves. command: what the space launches; "
+                   "endpoint: a server that runs already.")  # fmt: skip
+@VLLM_PYTHON
 @click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")
 @click.option("--model-name", metavar="NAME", help="Endpoint: what it calls the model. Default: its only one.")
 @click.option("--api-key-env", metavar="VAR", help="Endpoint: environment variable that holds its API key.")
@@ -59,7 +61,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--budget",
     type=BudgetType(),
-    help="A time (5m, 2h) or a count (30trials). Default: 5m; simulated: 40trials.",
+    help="A time (5m, 2h) or a count (30trials). Default: 5m; vllm: 20m; simulated: 40trials.",
 )
 @click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
 @click.option("--sku", default="local", show_default=True, help="The hardware the candidates run on, for its price.")
@@ -104,13 +106,15 @@ def command(as_json: bool, **options: Any) -> None:
         sys.exit(130)
 
 
-_DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "simulated": Budget(trials=40)}
+# vLLM takes half a minute to start.
+_DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "vllm": Budget(seconds=1200), "simulated": Budget(trials=40)}
 
 
 def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
-    return make_job(wishes), make_backend(wishes.engine, plan_placement(), reconfigurable=True)
+    backend = make_backend(wishes.engine, plan_placement(), reconfigurable=True, vllm_python=wishes.vllm_python)
+    return make_job(wishes), backend
 
 
 def _refuse_early(job: Job, backend: Backend | SimulatedBackend) -> None:

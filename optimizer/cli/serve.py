@@ -11,16 +11,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
+from engine.backend import Backend
 from engine.command_backend import started_by
 from engine.config import EngineConfig, dump_engine_config
 from engine.endpoint_backend import URL
 from engine.process import kept, port_in_use
-from optimizer.cli.engines import make_backend
+from engine.vllm_server.backend import VllmBackend
+from optimizer.cli.engines import VLLM_PYTHON, make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
@@ -41,6 +45,7 @@ _FAREWELL_S = 10.0  # beyond the drain; then the server is killed
 @click.option("--max-requests", type=click.IntRange(min=1), help="Answers in flight; more get a 429. Default: 8192.")
 @click.option("--drain", "drain_s", default=30.0, show_default=True, type=click.FloatRange(min=0), metavar="SECONDS",
               help="On a stop, time for answers under way; new requests and /health get a 503.")  # fmt: skip
+@VLLM_PYTHON
 def command(
     deployment: Path | None,
     model: Path | None,
@@ -50,22 +55,36 @@ def command(
     api_key_env: str | None,
     max_requests: int | None,
     drain_s: float,
+    vllm_python: Path | None,
 ) -> None:
     """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
 
     Weights are checked against the hashes in the file first. Ctrl-C lets running
     answers end, then stops; a second one stops at once."""
     config = _config(deployment, model)
-    _check(config, host, port, api_key_env)
+    _refuse_what_is_not_served(config, api_key_env)
+    backend = make_backend(config.engine, Placement(engine_cores=None, client_cores=None), vllm_python=vllm_python)
+    _check(backend, config, host, port, api_key_env)
+    wishes = _Wishes(
+        host=host,
+        port=port,
+        served_model_name=served_model_name,
+        api_key_env=api_key_env,
+        max_requests=max_requests,
+        drain_s=drain_s,
+    )
     _announce(config, host, port)
-    if config.engine == "command":
-        started = started_by(config, host=host, port=port, model_name=served_model_name)
-        sys.exit(_run(kept(started.command), {**os.environ, **started.environment}, drain_s=drain_s))
-    options = ["--served-model-name", served_model_name] if served_model_name else []
-    options += ["--api-key-env", api_key_env] if api_key_env else []
-    options += ["--max-requests", str(max_requests)] if max_requests else []
-    options += ["--drain-s", str(drain_s)]
-    sys.exit(_serve(config, host, port, options, drain_s=drain_s))
+    sys.exit(_serve(backend, config, wishes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wishes:
+    host: str
+    port: int
+    served_model_name: str | None
+    api_key_env: str | None
+    max_requests: int | None
+    drain_s: float
 
 
 def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
@@ -77,7 +96,7 @@ def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
     return read_deployment(deployment, verify=True).config
 
 
-def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
+def _refuse_what_is_not_served(config: EngineConfig, api_key_env: str | None) -> None:
     if config.engine == "endpoint":
         url = config.engine_args.get(URL)
         raise OptimizerError(f"this file holds the measurement of a running server, {url}: there is nothing to start")
@@ -85,7 +104,10 @@ def _check(config: EngineConfig, host: str, port: int, api_key_env: str | None) 
         raise OptimizerError(
             "--api-key-env is not for engine command: its server takes a key by launch.command, or not"
         )
-    refusals = make_backend(config.engine, Placement(engine_cores=None, client_cores=None)).check(config)
+
+
+def _check(backend: Backend, config: EngineConfig, host: str, port: int, api_key_env: str | None) -> None:
+    refusals = backend.check(config)
     if refusals:
         raise OptimizerError(f"this config cannot run here: {refusals[0].reason}")
     if port_in_use(port, host):
@@ -101,34 +123,57 @@ def _announce(config: EngineConfig, host: str, port: int) -> None:
     console.print(f"try:  curl http://{host}:{port}/v1/models")
 
 
-def _serve(config: EngineConfig, host: str, port: int, options: list[str], *, drain_s: float) -> int:
+class _Start(NamedTuple):
+    """A server's command, its own environment variables, and the signal that ends what does not end by itself."""
+
+    command: list[str]
+    variables: Mapping[str, str] = {}
+    last_resort: signal.Signals = signal.SIGKILL
+
+
+def _serve(backend: Backend, config: EngineConfig, wishes: _Wishes) -> int:
     """Run the server in the foreground; its exit status is ours, and a stop we were asked for is success."""
     with tempfile.TemporaryDirectory(prefix="fopt-serve-") as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(dump_engine_config(config))
-        command = [
-            sys.executable,
-            "-m",
-            "engine.bundled.server",
-            "--config",
-            str(file),
-            "--host",
-            host,
-            "--port",
-            str(port),
-        ]
-        return _run([*command, "--parent-pid", str(os.getpid()), *options], None, drain_s=drain_s)
-
-
-def _run(command: list[str], environment: dict[str, str] | None, *, drain_s: float) -> int:
-    process = subprocess.Popen(command, env=environment, process_group=0)
-    with _stopping(process, drain_s=drain_s):
-        return process.wait()
+        start = _start_of(backend, config, wishes, Path(folder))
+        process = subprocess.Popen(start.command, env={**os.environ, **start.variables}, process_group=0)
+        with _stopping(process, start.last_resort, drain_s=wishes.drain_s):
+            return process.wait()
     return 0
 
 
+def _start_of(backend: Backend, config: EngineConfig, wishes: _Wishes, folder: Path) -> _Start:
+    if isinstance(backend, VllmBackend):
+        return _vllm(backend, config, wishes, folder)
+    if config.engine == "command":
+        started = started_by(config, host=wishes.host, port=wishes.port, model_name=wishes.served_model_name)
+        return _Start(kept(started.command), started.environment, signal.SIGUSR1)
+    return _Start(_bundled(config, wishes, folder))
+
+
+def _bundled(config: EngineConfig, wishes: _Wishes, folder: Path) -> list[str]:
+    file = folder / "config.yaml"
+    file.write_text(dump_engine_config(config))
+    where = ["--config", str(file), "--host", wishes.host, "--port", str(wishes.port)]
+    name = ["--served-model-name", wishes.served_model_name] if wishes.served_model_name else []
+    key = ["--api-key-env", wishes.api_key_env] if wishes.api_key_env else []
+    most = ["--max-requests", str(wishes.max_requests)] if wishes.max_requests else []
+    options = [*name, *key, *most, "--drain-s", str(wishes.drain_s)]
+    return [sys.executable, "-m", "engine.bundled.server", *where, "--parent-pid", str(os.getpid()), *options]
+
+
+def _vllm(backend: VllmBackend, config: EngineConfig, wishes: _Wishes, folder: Path) -> _Start:
+    """vLLM does not watch its parent: a keeper does, and on SIGUSR1 kills the group and cleans up."""
+    options = backend.write_options(config, folder / "vllm.yaml")
+    name = wishes.served_model_name or config.model
+    command = backend.command(config, options, host=wishes.host, port=wishes.port, served_model_name=name)
+    variables = backend.variables(config, folder, with_resets=False)
+    if wishes.api_key_env:
+        variables["VLLM_API_KEY"] = os.environ[wishes.api_key_env]
+    return _Start(kept(command, scratch=folder), variables, signal.SIGUSR1)
+
+
 @contextlib.contextmanager
-def _stopping(process: subprocess.Popen[bytes], *, drain_s: float) -> Iterator[None]:
+def _stopping(process: subprocess.Popen[bytes], last_resort: signal.Signals, *, drain_s: float) -> Iterator[None]:
     """Ctrl-C and SIGTERM reach the server as SIGTERM, the second ends it; nothing is left behind."""
     try:
         yield
@@ -137,5 +182,6 @@ def _stopping(process: subprocess.Popen[bytes], *, drain_s: float) -> Iterator[N
         try:
             process.wait(drain_s + _FAREWELL_S)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()
+            process.send_signal(last_resort)
+            process.wait()
         sys.exit(0)

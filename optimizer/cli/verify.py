@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from optimizer.cli.console import print_verification
-from optimizer.cli.engines import make_backend
+from optimizer.cli.engines import VLLM_PYTHON, make_backend
 from optimizer.cli.progress import Phases
 from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
 from optimizer.placement import Placement, plan_placement
@@ -34,9 +34,16 @@ from workloads.workload import Workload
     "--seconds", type=click.FloatRange(min=1), help="Recorded seconds to replay. Default: as the search does."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@VLLM_PYTHON
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
-    deployment: Path, workload: Path, slos: tuple[str, ...], seconds: float | None, seed: int, as_json: bool
+    deployment: Path,
+    workload: Path,
+    slos: tuple[str, ...],
+    seconds: float | None,
+    seed: int,
+    vllm_python: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure DEPLOYMENT (a best.yaml) again on WORKLOAD and compare it with its evidence.
 
@@ -49,7 +56,7 @@ def command(
     window = choose_window(traffic, seconds or fidelity.verification_s, num_warmup=fidelity.warmup_requests, seed=seed)
     with tempfile.TemporaryDirectory(prefix="fopt-verify-") as scratch, Phases("verifying", quiet=as_json) as phases:
         verification = verify_deployment(
-            backend=make_backend(promised.config.engine, placement),
+            backend=make_backend(promised.config.engine, placement, vllm_python=vllm_python),
             deployment=promised,
             window=window,
             slos=limits,

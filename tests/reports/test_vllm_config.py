@@ -11,7 +11,8 @@ import study_cases
 import yaml
 
 from engine.config import EngineConfig
-from reports.vllm_config import vllm_obstacles, vllm_options, write_vllm
+from engine.vllm_options import vllm_obstacles, vllm_options
+from reports.vllm_config import write_vllm
 
 PARSE = """
 import json, sys
@@ -72,12 +73,16 @@ def test_block_size_is_handed_on_only_where_vllm_measured_it() -> None:
 
 def test_threads_become_an_environment_variable_in_a_comment(tmp_path: Path) -> None:
     text = write_vllm(study_cases.config(num_threads=4, tensor_parallel_size=2), tmp_path).read_text()
-    assert "VLLM_CPU_OMP_THREADS_BIND=0-3|4-7" in text
+    assert "VLLM_CPU_OMP_THREADS_BIND='0-3|4-7'" in text
 
 
-def test_only_quantized_weights_stand_in_the_way() -> None:
+def test_quantized_weights_stand_in_the_way_until_there_is_a_checkpoint(tmp_path: Path) -> None:
     assert not vllm_obstacles(study_cases.config(speculative_config=study_cases.DRAFT))
-    assert "already quantized" in vllm_obstacles(study_cases.config(quantization=study_cases.INT4))[0]
+    config = study_cases.config(quantization=study_cases.INT4, engine="vllm")
+    assert "already quantized" in write_vllm(config, tmp_path).read_text().replace("\n# ", " ")
+    options = yaml.safe_load(write_vllm(config, tmp_path, checkpoint=Path("models/int4")).read_text())
+    assert options["model"] == "models/int4"
+    assert "quantization" not in options, "the checkpoint says it"
 
 
 @pytest.mark.vllm

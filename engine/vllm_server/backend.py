@@ -1,0 +1,187 @@
+"""`VllmBackend`: candidates as real `vllm serve` processes.
+
+Does not import vLLM: what it is, is known by its own parser's answers, its log and its HTTP API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from engine.backend import EngineError, FailureKind, Refusal
+from engine.config import EngineConfig
+from engine.process import ChildProcess, free_port, kept, port_in_use
+from engine.vllm_options import cpu_variables, needs_checkpoint, vllm_options
+from engine.vllm_server.check import Place, refusals
+from engine.vllm_server.environment import VllmEnvironment
+from engine.vllm_server.server import VllmServer
+
+KV_CACHE_GIB = 1  # on a CPU, where a config does not say
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_QUIET = "disable-uvicorn-access-log"  # a line a request costs time
+
+
+class VllmBackend:
+    """Launches `vllm serve --config` from the environment of `python`.
+
+    Args:
+        python: the interpreter that has vLLM; None: our own.
+        cpus: that vLLM may use; None: all of this process's.
+        devices: numbers or ids of the GPUs it may use; None: all.
+        checkpoints: gives the folder of quantized weights that a config needs; None: such configs are refused.
+        launch_timeout_s: compiling and capturing graphs of a large model takes minutes.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        *,
+        python: str | Path | None = None,
+        cpus: frozenset[int] | None = None,
+        devices: Sequence[int | str] | None = None,
+        checkpoints: Callable[[EngineConfig], Path] | None = None,
+        launch_timeout_s: float = 900,
+        host: str = "127.0.0.1",
+        api_key: str | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self.environment = VllmEnvironment(python or sys.executable, cache=cache)
+        self._cpus, self._devices = cpus, devices
+        self._checkpoints = checkpoints
+        self._launch_timeout_s = launch_timeout_s
+        self._host, self._api_key = host, api_key
+
+    def check(self, config: EngineConfig) -> list[Refusal]:
+        try:
+            return refusals(config, self._place)
+        except EngineError as error:
+            return [Refusal(reason=str(error), kind=error.kind)]
+
+    @cached_property
+    def _place(self) -> Place:
+        return Place(
+            known=self.environment.known_options,
+            is_cpu_build=self.environment.is_cpu_build,
+            cores=self._cores,
+            num_devices=self._num_devices,
+            makes_checkpoints=self._checkpoints is not None,
+            kv_cache_gib=KV_CACHE_GIB,
+        )
+
+    @property
+    def _num_devices(self) -> int | None:
+        """NVIDIA GPUs that it may use; None where nobody can tell."""
+        if self._devices is not None:
+            return len(self._devices)
+        if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+            return len([device for device in visible.split(",") if device.strip()])
+        return len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else None
+
+    @property
+    def _cores(self) -> tuple[int, ...]:
+        return tuple(sorted(self._cpus or os.sched_getaffinity(0)))
+
+    @contextlib.contextmanager
+    def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[VllmServer]:
+        if port is not None and port_in_use(port, self._host):
+            message = f"port {port} on {self._host} is in use. Choose another, or leave the choice to fopt"
+            raise EngineError(message, kind=FailureKind.PORT, log_path=log_path)
+        with contextlib.ExitStack() as stack:
+            yield self._start(stack, config, log_path, port)
+
+    def _start(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None) -> VllmServer:
+        try:
+            return self._start_on(stack, config, log_path, port or free_port(self._host))
+        except EngineError as error:
+            if port is not None or error.kind is not FailureKind.PORT:
+                raise
+        # Somebody took the free port between our look and vLLM's bind; once is bad luck.
+        return self._start_on(stack, config, log_path, free_port(self._host))
+
+    def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> VllmServer:
+        config_path = self.write_options(config, log_path.with_suffix(".yaml"))
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="fopt-vllm-", ignore_cleanup_errors=True))
+        )
+        serve = self.command(config, config_path, host=self._host, port=port)
+        command = kept(serve, cpus=self._cpus, scratch=scratch)
+        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config, scratch)))
+        server = self.server_of(child, config, port)
+        self.wait(server, child)
+        return server
+
+    def server_of(self, child: ChildProcess, config: EngineConfig, port: int) -> VllmServer:
+        """The server that a process of `command` is, or will be."""
+        return VllmServer(
+            child,
+            base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
+            model_name=Path(config.model).name,
+            api_key=self._api_key,
+        )
+
+    def wait(self, server: VllmServer, child: ChildProcess) -> None:
+        """Until it is healthy.
+
+        Raises:
+            EngineError: it ended before, with the kind that its log says, or was not healthy in time.
+        """
+        try:
+            server.launch_s = child.wait_healthy(server.is_healthy, timeout_s=self._launch_timeout_s)
+        except EngineError as error:
+            status = child.exit_status()
+            raise error if status is None else server.failure(status, was_healthy=False) from None
+
+    def write_options(self, config: EngineConfig, path: Path) -> Path:
+        """The candidate's YAML, from which `vllm serve --config` starts by itself too."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(vllm_options(config, checkpoint=self._checkpoint(config)), sort_keys=False))
+        return path
+
+    def _checkpoint(self, config: EngineConfig) -> Path | None:
+        wanted = needs_checkpoint(config.quantization, on_cpu=self.environment.is_cpu_build)
+        return self._checkpoints(config) if wanted and self._checkpoints is not None else None
+
+    def command(
+        self, config: EngineConfig, options: Path, *, host: str, port: int, served_model_name: str | None = None
+    ) -> list[str]:
+        """`vllm serve` with what belongs to this launch alone beside the config file."""
+        where = ["--host", host, "--port", str(port)]
+        name = ["--served-model-name", served_model_name or Path(config.model).name]
+        quiet = [f"--{_QUIET}"] if _QUIET in self.environment.known_options.options else []
+        own_cache = config.kv_cache_memory_bytes is not None
+        return [
+            *self.environment.command(own_cache=own_cache),
+            "--config",
+            str(options.absolute()),
+            *where,
+            *name,
+            *quiet,
+        ]
+
+    def variables(self, config: EngineConfig, scratch: Path, *, with_resets: bool = True) -> dict[str, str]:
+        """The environment variables of a launch.
+
+        Args:
+            scratch: where vLLM leaves its sockets and rendezvous files, of which it removes few.
+            with_resets: expose the calls for development, of which measuring needs /reset_prefix_cache.
+        """
+        variables = self.environment.variables | {"TMPDIR": str(scratch)}
+        # compiled code outlives a launch: by default it is where temporary files are
+        variables |= {"TORCHINDUCTOR_CACHE_DIR": str(self.environment.compile_cache)}
+        if self.environment.is_cpu_build:
+            variables |= cpu_variables(config, self._cores, kv_cache_gib=KV_CACHE_GIB)
+        elif self._devices is not None:
+            variables |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._devices))}
+        if with_resets:
+            variables |= {"VLLM_SERVER_DEV_MODE": "1"}
+        if self._api_key is not None:
+            variables |= {"VLLM_API_KEY": self._api_key}
+        return variables

@@ -1,0 +1,69 @@
+"""`VllmServer`: a `Server` that is a `vllm serve` process.
+
+Does not know how it was launched.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+
+from engine.backend import EngineError, FailureKind
+from engine.process import describe_exit
+from engine.process_server import ProcessServer
+from engine.vllm_server.failures import diagnose
+
+LOG_BYTES = 1 << 18
+_RESET_S = 30.0
+_ENDING_S = 10.0  # an API server whose engine died ends itself within this
+
+
+class VllmServer(ProcessServer):
+    """Failures are told by what vLLM's log says."""
+
+    def reset_prefix_cache(self) -> None:
+        """vLLM refuses while blocks are held: requests that were cut are freed a moment later.
+
+        Raises:
+            EngineError: HANG when blocks stay held.
+        """
+        deadline = time.monotonic() + _RESET_S
+        while not json.loads(self._call_alive("POST", "/reset_prefix_cache") or b"{}").get("success", True):
+            if time.monotonic() > deadline:
+                message = f"vLLM still held KV blocks {_RESET_S:g} s after the last request. See {self.log_path}"
+                raise EngineError(message, kind=FailureKind.HANG, log_path=self.log_path)
+            time.sleep(0.1)
+
+    def check_alive(self) -> None:
+        """An API server outlives its engine for a moment and answers 503 meanwhile: that is a death too."""
+        status = self._child.exit_status()
+        if status is None and self._engine_is_dead():
+            deadline = time.monotonic() + _ENDING_S
+            while (status := self._child.exit_status()) is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            raise self.failure(status, was_healthy=True)
+        if status is not None:
+            raise self.failure(status, was_healthy=True)
+
+    def failure(self, status: int | None, *, was_healthy: bool) -> EngineError:
+        """The error for an engine that ended by itself; status None: its front end still runs."""
+        when = "while serving" if was_healthy else "before it was healthy"
+        how = "its engine core died" if status is None else describe_exit(status)
+        lines = self._child.log_tail(LOG_BYTES)
+        found = diagnose(lines, was_healthy=was_healthy)
+        if found is None:
+            last = next((line for line in reversed(lines) if line.strip()), "its log is empty")
+            message = f"vLLM ended {when} ({how}): {last.strip()}. See {self.log_path}"
+            return EngineError(message, kind=FailureKind.DIED, log_path=self.log_path)
+        message = f"vLLM ended {when} ({how}): {found.line}. {found.advice} (log: {self.log_path})"
+        return EngineError(message, kind=found.kind, log_path=self.log_path)
+
+    def _engine_is_dead(self) -> bool:
+        try:
+            self._call("GET", "/health", timeout_s=5)
+        except urllib.error.HTTPError as error:
+            return error.code in (500, 503)
+        except OSError:
+            return False
+        return False
