@@ -22,14 +22,18 @@ def known_fields() -> set[str]:
     return set(_fields(EngineConfig, ""))
 
 
+def _validate_names(space: SearchSpace) -> None:
+    arguments = {field for field in space.fields() if field.startswith(ENGINE_ARGS)}
+    space.validate_names(known_fields() | arguments)
+
+
 def space_around(space: SearchSpace, base: EngineConfig) -> SearchSpace:
     """The space, its names checked, with `base` as its default so that trial 0 measures exactly `base`.
 
     Raises:
         SearchSpaceError: an unknown field, or a linked choice that cannot express `base`.
     """
-    arguments = {field for field in space.fields() if field.startswith(ENGINE_ARGS)}
-    space.validate_names(known_fields() | arguments)
+    _validate_names(space)
     return space.including(base.flat())
 
 
@@ -40,7 +44,7 @@ def with_fixed(base: EngineConfig, space: SearchSpace) -> EngineConfig:
         ConfigError: the fields do not make a config together.
         SearchSpaceError: an unknown field.
     """
-    space.validate_names(known_fields())
+    _validate_names(space)
     if not space.fixed:
         return base
     return parse_engine_config(_merge(base.model_dump(mode="json"), space.fixed_overrides), where=space.name)

@@ -101,6 +101,9 @@ FIELDS = {
         name="Requests at once",
         does="how many requests are worked on together; more serve more people, each a little slower",
     ),
+    "scheduling_policy": FieldWords(
+        name="Who is served first", does="by arrival, by each request's priority, or in turn among users"
+    ),
     "max_num_batched_tokens": FieldWords(
         name="Tokens per step",
         does="the most tokens handled in one step; small keeps running answers smooth, large starts new ones sooner",

@@ -15,11 +15,15 @@ from reports.tables import write_tables
 from reports.vllm_config import write_vllm
 
 
-def write_reports(study: StudyResult, directory: Path) -> list[Path]:
-    """best.yaml and best.vllm.yaml where something is recommended, the report as HTML and Markdown, the tables."""
+def write_reports(study: StudyResult, directory: Path, *, checkpoint: Path | None = None) -> list[Path]:
+    """best.yaml and best.vllm.yaml where something is recommended, the report as HTML and Markdown, the tables.
+
+    Args:
+        checkpoint: the folder of the recommended config's quantized weights, where vLLM loads such.
+    """
     paths = []
     if study.recommendation:
         paths.append(write_best(study, directory))
         config = study.trial(study.recommendation.trial).config
-        paths.append(write_vllm(portable_config(config), directory))
+        paths.append(write_vllm(portable_config(config), directory, checkpoint=checkpoint))
     return [*paths, write_html(study, directory), write_markdown(study, directory), *write_tables(study, directory)]

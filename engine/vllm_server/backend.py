@@ -142,10 +142,11 @@ class VllmBackend:
     def write_options(self, config: EngineConfig, path: Path) -> Path:
         """The candidate's YAML, from which `vllm serve --config` starts by itself too."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(vllm_options(config, checkpoint=self._checkpoint(config)), sort_keys=False))
+        path.write_text(yaml.safe_dump(vllm_options(config, checkpoint=self.checkpoint(config)), sort_keys=False))
         return path
 
-    def _checkpoint(self, config: EngineConfig) -> Path | None:
+    def checkpoint(self, config: EngineConfig) -> Path | None:
+        """The folder of quantized weights that it loads in place of `config.model`; None: it needs none."""
         wanted = needs_checkpoint(config.quantization, on_cpu=self.environment.is_cpu_build)
         return self._checkpoints(config) if wanted and self._checkpoints is not None else None
 

@@ -148,15 +148,15 @@ def _table(artifacts: list[StoredArtifact], *, title: str) -> object:
     now = time.time()
     rows = [_row(artifact, now) for artifact in artifacts]
     total = size_text(sum(artifact.bytes for artifact in artifacts))
-    return make_table(["key", "what", "from", "size", "built", "last used"], rows, title=f"{title}: {total}")
+    return make_table(["from", "key", "what", "size", "built", "last used"], rows, title=f"{title}: {total}")
 
 
 def _row(artifact: StoredArtifact, now: float) -> tuple[str, ...]:
     made, size, used = artifact.provenance, size_text(artifact.bytes), age_text(now - artifact.last_used)
     if made is None:
-        return (artifact.key[:_KEY_SHOWN], "damaged", "?", size, "?", used)
+        return ("?", artifact.key[:_KEY_SHOWN], "damaged", size, "?", used)
     built = f"{made.created_at[:10]}, {made.seconds:.0f} s"
-    return (artifact.key[:_KEY_SHOWN], made.ingredients.recipe.label(), made.source, size, built, used)
+    return (made.source, artifact.key[:_KEY_SHOWN], made.ingredients.recipe.label(), size, built, used)
 
 
 def _tell_pruning(pruning: Pruning, *, dry_run: bool) -> None:

@@ -6,14 +6,17 @@ Does not launch it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
 import click
 
+from engine.artifacts.store import ArtifactStore, default_directory
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.command_backend import CommandBackend
+from engine.config import EngineConfig
 from engine.registry import BACKENDS
 from engine.vllm_server.backend import VllmBackend
 from engine.vllm_server.environment import VllmEnvironment
@@ -30,6 +33,23 @@ VLLM_PYTHON = click.option(
 )
 
 
+QUANTIZER_PYTHON = click.option(
+    "--quantizer-python",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="FOPT_QUANTIZER_PYTHON",
+    metavar="PATH",
+    help="Engine vllm: the Python that has llmcompressor, for quantized checkpoints. Default: $FOPT_QUANTIZER_PYTHON.",
+)
+_MADE_BY_QUANTIZER = ("int8", "int4_g128", "int4_g32", "nvfp4")
+
+
+def checkpoint_store(quantizer_python: Path | None) -> ArtifactStore | None:
+    """Where quantized checkpoints come from; None: nobody can make them."""
+    if quantizer_python is None:
+        return None
+    return ArtifactStore(default_directory(), python=str(quantizer_python))
+
+
 def own_space(engine: str, vllm_python: Path | None) -> str | None:
     """The name of an engine's own search space where it has one of another name; vLLM's depends on its build.
 
@@ -41,7 +61,7 @@ def own_space(engine: str, vllm_python: Path | None) -> str | None:
     return "vllm-cpu" if VllmEnvironment(_python(vllm_python)).is_cpu_build else "vllm"
 
 
-def space_values(engine: str, vllm_python: Path | None) -> dict[str, str | None]:
+def space_values(engine: str, vllm_python: Path | None, quantizer_python: Path | None) -> dict[str, str | None]:
     """Values for a space's placeholders that depend on what the engine's environment has; None: it lacks it.
 
     Raises:
@@ -50,7 +70,8 @@ def space_values(engine: str, vllm_python: Path | None) -> dict[str, str | None]
     if engine != "vllm":
         return {}
     known = VllmEnvironment(_python(vllm_python)).known_options
-    return {"suffix": "suffix" if known.has_suffix_decoding else None}
+    made = {name: None if quantizer_python is None else name for name in _MADE_BY_QUANTIZER}
+    return {"suffix": "suffix" if known.has_suffix_decoding else None, **made}
 
 
 def _announce_question(environment: VllmEnvironment) -> None:
@@ -68,13 +89,19 @@ def _python(given: Path | None) -> str:
 
 
 def make_backend(
-    name: str, placement: Placement, *, reconfigurable: bool = False, vllm_python: Path | None = None
+    name: str,
+    placement: Placement,
+    *,
+    reconfigurable: bool = False,
+    vllm_python: Path | None = None,
+    checkpoints: Callable[[EngineConfig], Path] | None = None,
 ) -> Backend:
     """The backend with its engine on the placement's cores.
 
     Args:
         reconfigurable: servers that can take another config without a restart, where the engine has them.
         vllm_python: the interpreter that has vLLM; None: our own.
+        checkpoints: gives the folder of quantized weights that a vLLM config needs.
 
     Raises:
         OptimizerError: no engine of that name.
@@ -95,7 +122,9 @@ def make_backend(
     if name == "command":
         return CommandBackend(cpus=cpus)
     if name == "vllm":
-        backend = VllmBackend(python=_python(vllm_python), cpus=cpus, devices=placement.devices)
+        backend = VllmBackend(
+            python=_python(vllm_python), cpus=cpus, devices=placement.devices, checkpoints=checkpoints
+        )
         _announce_question(backend.environment)
         return backend
     return BACKENDS[name]()

@@ -53,6 +53,7 @@ class Wishes:
     eagle3: Path | None
     engine: str
     vllm_python: Path | None
+    quantizer_python: Path | None
     space: str | None
     base: Path | None
     budget: Budget
@@ -157,7 +158,7 @@ def _space(wishes: Wishes, space: SearchSpace, base: EngineConfig) -> tuple[Sear
     cores = plan_placement().engine_cores
     given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle, "eagle3": wishes.eagle3}
     folders = {name: find_beside(name, folder, base.model) for name, folder in given.items()}
-    values = space_values(wishes.engine, wishes.vllm_python)
+    values = space_values(wishes.engine, wishes.vllm_python, wishes.quantizer_python)
     resolved = space.resolve({**folders, **values, "cores": len(cores) if cores else None})
     return space_around(resolved.space, base), resolved.notes
 

@@ -15,9 +15,10 @@ import click
 
 from engine.backend import Backend
 from engine.simulated_backend import SimulatedBackend
+from engine.vllm_server.backend import VllmBackend
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
-from optimizer.cli.engines import VLLM_PYTHON, make_backend
+from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.simulated_job import make_simulated_job
@@ -53,6 +54,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
               help="bundled | vllm | simulated | command | endpoint: who serves. command: what the space launches; "
                    "endpoint: a server that runs already.")  # fmt: skip
 @VLLM_PYTHON
+@QUANTIZER_PYTHON
 @click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")
 @click.option("--model-name", metavar="NAME", help="Endpoint: what it calls the model. Default: its only one.")
 @click.option("--api-key-env", metavar="VAR", help="Endpoint: environment variable that holds its API key.")
@@ -113,7 +115,14 @@ _DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "vllm": Budget(seconds=1200)
 def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
-    backend = make_backend(wishes.engine, plan_placement(), reconfigurable=True, vllm_python=wishes.vllm_python)
+    store = checkpoint_store(wishes.quantizer_python)
+    backend = make_backend(
+        wishes.engine,
+        plan_placement(),
+        reconfigurable=True,
+        vllm_python=wishes.vllm_python,
+        checkpoints=store.checkpoint if store else None,
+    )
     return make_job(wishes), backend
 
 
@@ -146,9 +155,16 @@ def _run(
         watcher = Watcher(job=job, progress=progress, tracker=tracker)
         result = run_study(job, backend=backend, observer=watcher)
         progress.phase("writing", "reports")
-        paths = write_reports(result, job.directory)
+        paths = write_reports(result, job.directory, checkpoint=_checkpoint(backend, result))
         tracker.finish_study(result, job.directory)
     return result, paths
+
+
+def _checkpoint(backend: Backend | SimulatedBackend, result: StudyResult) -> Path | None:
+    """The folder from which vLLM serves the recommended weights, where they are not the model's own."""
+    if not isinstance(backend, VllmBackend) or result.recommendation is None:
+        return None
+    return backend.checkpoint(result.trial(result.recommendation.trial).config)
 
 
 def _start_tracking(tracker: Tracker, job: Job) -> None:

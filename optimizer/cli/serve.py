@@ -24,7 +24,7 @@ from engine.config import EngineConfig, dump_engine_config
 from engine.endpoint_backend import URL
 from engine.process import kept, port_in_use
 from engine.vllm_server.backend import VllmBackend
-from optimizer.cli.engines import VLLM_PYTHON, make_backend
+from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
@@ -46,6 +46,7 @@ _FAREWELL_S = 10.0  # beyond the drain; then the server is killed
 @click.option("--drain", "drain_s", default=30.0, show_default=True, type=click.FloatRange(min=0), metavar="SECONDS",
               help="On a stop, time for answers under way; new requests and /health get a 503.")  # fmt: skip
 @VLLM_PYTHON
+@QUANTIZER_PYTHON
 def command(
     deployment: Path | None,
     model: Path | None,
@@ -56,6 +57,7 @@ def command(
     max_requests: int | None,
     drain_s: float,
     vllm_python: Path | None,
+    quantizer_python: Path | None,
 ) -> None:
     """Start the engine from DEPLOYMENT (a best.yaml, or a bare engine config) and serve the OpenAI HTTP API.
 
@@ -63,7 +65,13 @@ def command(
     answers end, then stops; a second one stops at once."""
     config = _config(deployment, model)
     _refuse_what_is_not_served(config, api_key_env)
-    backend = make_backend(config.engine, Placement(engine_cores=None, client_cores=None), vllm_python=vllm_python)
+    store = checkpoint_store(quantizer_python)
+    backend = make_backend(
+        config.engine,
+        Placement(engine_cores=None, client_cores=None),
+        vllm_python=vllm_python,
+        checkpoints=store.checkpoint if store else None,
+    )
     _check(backend, config, host, port, api_key_env)
     wishes = _Wishes(
         host=host,

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from optimizer.cli.console import print_verification
-from optimizer.cli.engines import VLLM_PYTHON, make_backend
+from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.progress import Phases
 from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
 from optimizer.placement import Placement, plan_placement
@@ -35,6 +35,7 @@ from workloads.workload import Workload
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @VLLM_PYTHON
+@QUANTIZER_PYTHON
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     deployment: Path,
@@ -43,6 +44,7 @@ def command(
     seconds: float | None,
     seed: int,
     vllm_python: Path | None,
+    quantizer_python: Path | None,
     as_json: bool,
 ) -> None:
     """Measure DEPLOYMENT (a best.yaml) again on WORKLOAD and compare it with its evidence.
@@ -53,10 +55,17 @@ def command(
     limits = with_quality_floor(parse_slos(slos or promised.slos))
     fidelity = plan_fidelity(None)
     placement = plan_placement()
+    store = checkpoint_store(quantizer_python)
+    backend = make_backend(
+        promised.config.engine,
+        placement,
+        vllm_python=vllm_python,
+        checkpoints=store.checkpoint if store else None,
+    )
     window = choose_window(traffic, seconds or fidelity.verification_s, num_warmup=fidelity.warmup_requests, seed=seed)
     with tempfile.TemporaryDirectory(prefix="fopt-verify-") as scratch, Phases("verifying", quiet=as_json) as phases:
         verification = verify_deployment(
-            backend=make_backend(promised.config.engine, placement, vllm_python=vllm_python),
+            backend=backend,
             deployment=promised,
             window=window,
             slos=limits,

@@ -2,7 +2,6 @@
 
 from engine.config import EngineConfig
 from reports.quality_table import class_words
-from reports.vllm_config import vllm_obstacles, vllm_options
 
 
 def config(**parts: object) -> EngineConfig:
@@ -17,10 +16,3 @@ def test_only_what_is_not_the_checkpoints_own_is_told() -> None:
     mixed = config(weights="int8", overrides={"*.down_proj": "bf16"}).quality_class()
     assert class_words(mixed) == "int8 weights, bf16 in *.down_proj"
     assert class_words(f"{config().quality_class()}/eager") == "eager"
-
-
-def test_vllm_is_told_the_caches_format_and_not_that_weights_can_be_mixed() -> None:
-    assert vllm_options(config(kv_cache="int8"))["kv-cache-dtype"] == "int8_per_token_head"
-    assert vllm_options(config(kv_cache="fp8"))["kv-cache-dtype"] == "fp8"
-    assert "kv-cache-dtype" not in vllm_options(config())
-    assert vllm_obstacles(config(overrides={"*.down_proj": "int8"}))[0].startswith("Weights in int8 are made by")

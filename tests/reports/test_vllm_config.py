@@ -44,6 +44,11 @@ def test_quantization_at_load_gives_a_file_of_comments_that_says_why(
     is_golden("best.vllm.refused.yaml", text)
 
 
+def test_mixed_weights_are_named_in_the_reason(tmp_path: Path) -> None:
+    config = study_cases.config(quantization={"overrides": {"*.down_proj": "int8"}})
+    assert "Weights in int8 are made by" in write_vllm(config, tmp_path).read_text()
+
+
 def test_options_have_hyphens_and_no_nulls() -> None:
     options = vllm_options(EngineConfig(model="m"))
     assert options["max-num-seqs"] == 64

@@ -45,6 +45,7 @@ CONFIG = ModelConfig(
     qk_norm=False,
     dtype="bfloat16",
     eos_token_ids=(2,),
+    stored_formats={},
 )
 
 

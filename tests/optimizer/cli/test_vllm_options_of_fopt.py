@@ -9,7 +9,7 @@ import yaml
 from engine.backend import EngineError
 from engine.vllm_server.backend import VllmBackend
 from optimizer.cli import main
-from optimizer.cli.engines import default_space, make_backend, space_values
+from optimizer.cli.engines import make_backend, own_space, space_values
 from optimizer.placement import Placement
 
 ROOT = Path(__file__).parents[3]
@@ -38,12 +38,15 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 
 
 def test_a_cpu_build_gets_its_own_space(fake_python: Path) -> None:
-    assert default_space("vllm", fake_python) == "vllm-cpu"
-    assert default_space("bundled", None) == "bundled"
-    assert space_values("vllm", fake_python) == {"suffix": None}, "the fake environment has no arctic-inference"
-    assert space_values("bundled", None) == {}
+    assert own_space("vllm", fake_python) == "vllm-cpu"
+    assert own_space("bundled", None) is None
+    values = space_values("vllm", fake_python, None)
+    assert values.pop("suffix") is None, "the fake environment has no arctic-inference"
+    assert set(values.values()) == {None}, "nobody makes quantized checkpoints"
+    assert space_values("vllm", fake_python, Path("python"))["int8"] == "int8"
+    assert space_values("bundled", None, None) == {}
     with pytest.raises(EngineError, match="has no vLLM"):
-        default_space("vllm", Path(sys.executable))
+        own_space("vllm", Path(sys.executable))
 
 
 def test_the_backend_gets_the_placement_and_the_python(fake_python: Path) -> None:
