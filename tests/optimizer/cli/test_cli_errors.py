@@ -221,6 +221,7 @@ class Quiet:
         (b"arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3\nnan,2,3\n", "line 3, column arrived_at"),
         (b"arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3\n2,2", "line 3, column num_decode_tokens"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "content",
 )
 def test_an_import_that_fails_leaves_nothing(fails: Fail, tmp_path: Path, content: bytes, told: str) -> None:
     source = tmp_path / "trace.log"
