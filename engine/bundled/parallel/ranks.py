@@ -71,7 +71,7 @@ class Ranks:
             try:
                 trouble = connection.recv()
             except EOFError:
-                raise self._died() from None
+                raise self.loss() from None
             if isinstance(trouble, BundledEngineError):
                 raise trouble
         self.send(start)
@@ -86,20 +86,23 @@ class Ranks:
             try:
                 connection.send(message)
             except OSError:
-                raise self._died() from None
+                raise self.loss() from None
 
     def check_alive(self) -> None:
         """Raises RankDiedError when a rank has gone."""
         if any(process.poll() is not None for process in self._processes):
-            raise self._died()
+            raise self.loss()
 
-    def _died(self) -> RankDiedError:
+    def loss(self) -> RankDiedError:
+        """Which ranks have gone, waiting a moment for the one whose connection broke."""
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S / len(self._processes))
         gone = [f"rank {rank} ({_ending(process.returncode)})" for rank, process in enumerate(self._processes, 1)
                 if process.poll() is not None]  # fmt: skip
-        return RankDiedError(f"{' and '.join(gone) or 'a rank'} of {len(self._processes) + 1} has gone")
+        return RankDiedError(
+            f"{' and '.join(gone) or 'a rank that does not answer'} of {len(self._processes) + 1} has gone"
+        )
 
     def close(self) -> None:
         """End the processes; fine to call twice."""

@@ -17,7 +17,7 @@ from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel, load_model
 from engine.bundled.paged_model import Forward, PagedModel
 from engine.bundled.parallel.communication import Communicator, join_rows
-from engine.bundled.parallel.ranks import RankDiedError, Ranks, Start
+from engine.bundled.parallel.ranks import Ranks, Start
 from engine.bundled.parallel.shard import Shard
 from engine.bundled.quantization import quantize
 from engine.config import EngineConfig
@@ -81,8 +81,7 @@ class ShardedModel:
         try:
             return self._own.forward(spans)
         except RuntimeError as error:
-            self._ranks.check_alive()
-            raise RankDiedError(f"a rank did not answer: {error}") from error
+            raise self._ranks.loss() from error
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._own.logits(hidden)
