@@ -92,6 +92,7 @@ def test_engines_that_fail_are_results_and_the_study_goes_on(
         skus=load_skus(),
         placement=plan_placement(),
         hang_s=8,
+        early_stop=False,
     )
     evaluator = Evaluator(measurer=measurer, study_dir=tmp_path, objective=objective, slos=())
     results: list[TrialResult] = []

@@ -73,7 +73,7 @@ def study(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--vllm-python",
         vllm_python,
     ]
-    options += ["--budget", "8trials", "--name", "s", "--runs-dir", folder / "runs"]
+    options += ["--budget", "8trials", "--no-early-stop", "--name", "s", "--runs-dir", folder / "runs"]
     fopt("run", folder / "thin.parquet", "--objective", "latency", *options)
     assert not [child for child in psutil.Process().children(recursive=True) if "vllm" in " ".join(child.cmdline())]
     assert {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "sem.mp-"))} <= held
