@@ -23,7 +23,7 @@ class Communicator:
     """The process group of all ranks; one a process at a time.
 
     Args:
-        rendezvous: an init_method of torch.distributed, e.g. `file:///tmp/x`.
+        rendezvous: an init_method of torch.distributed, e.g. `file:///path/of/a/new/file`.
         number_format: `int8` sends blocks of 128 codes with a float32 scale instead of whole numbers.
     """
 
