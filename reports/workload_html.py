@@ -219,19 +219,10 @@ def _adapters(profile: WorkloadProfile) -> Section:
 def _drawing(profile: WorkloadProfile) -> Section:
     drawing = profile.drawing
     kinds = {"greedy (temperature 0)": drawing.greedy, "drawn": drawing.drawn, "temperature not sent": drawing.unset}
-    sent = {
-        "max_tokens": drawing.with_max_tokens,
-        "top_p": drawing.with_top_p,
-        "top_k": drawing.with_top_k,
-        "seed": drawing.with_seed,
-        "stop": drawing.with_stop,
-        "response_format": drawing.with_response_format,
-        "tools": drawing.with_tools,
-    }
     groups = [
         ("how tokens are drawn", _shares(kinds)),
         ("temperatures sent", _shares(drawing.temperatures, total=profile.num_requests)),
-        ("sent with", _shares(sent, total=profile.num_requests)),
+        ("sent with", _shares(drawing.sent, total=profile.num_requests)),
     ]
     return Section(
         title="Sampling parameters",

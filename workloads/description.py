@@ -134,16 +134,7 @@ def _drawing_rows(drawing: Drawing) -> list[Row]:
     rows = [Row("drawing", _drawing(drawing))]
     if drawing.temperatures:
         rows.append(Row("temperatures", _counts(drawing.temperatures)))
-    sent = {
-        "max_tokens": drawing.with_max_tokens,
-        "top_p": drawing.with_top_p,
-        "top_k": drawing.with_top_k,
-        "seed": drawing.with_seed,
-        "stop": drawing.with_stop,
-        "response_format": drawing.with_response_format,
-        "tools": drawing.with_tools,
-    }
-    told = {name: count for name, count in sent.items() if count}
+    told = {name: count for name, count in drawing.sent.items() if count}
     return rows + ([Row("sent with", _counts(told))] if told else [])
 
 

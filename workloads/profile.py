@@ -133,6 +133,19 @@ class Drawing:
     with_tools: int = 0
     temperatures: Mapping[str, int] = field(default_factory=dict)  # the five most frequent ones sent
 
+    @property
+    def sent(self) -> dict[str, int]:
+        """Requests that sent each parameter, by its name in the API."""
+        return {
+            "max_tokens": self.with_max_tokens,
+            "top_p": self.with_top_p,
+            "top_k": self.with_top_k,
+            "seed": self.with_seed,
+            "stop": self.with_stop,
+            "response_format": self.with_response_format,
+            "tools": self.with_tools,
+        }
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkloadProfile:
