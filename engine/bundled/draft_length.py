@@ -23,6 +23,8 @@ _FORGET = 0.98  # of step times, a step
 _FORGET_TRIES = 0.9  # of one sequence's drafts, a draft
 _PRIOR_TRIES = 4.0
 _FIT_EVERY = 16  # steps
+_FIRST_THRESHOLD = 0.3  # before the first step
+_PROBE_EVERY = 8  # drafts of one token, for learning, where none pays
 _PRIOR_WEIGHT = 0.5  # steps' worth of belief in the first guess of the costs
 
 
@@ -62,7 +64,7 @@ class FixedLength:
 
 
 class AdaptiveLength:
-    """As many tokens as pay, never less than one so that it keeps learning.
+    """As many tokens as pay; where none does, one in every eighth draft, so that it keeps learning.
 
     Args:
         drafts_cost_passes: whether drafting itself takes a pass a token, which the step's time shows.
@@ -79,12 +81,17 @@ class AdaptiveLength:
         self._tokens = 0.0
         self._seconds = 0.0
         self._batch = 1.0
+        self._log_threshold = math.log(_FIRST_THRESHOLD)
+        self._num_unpaid = 0
 
     def of(self, sequence: Sequence) -> int:
         if self._drafts_are_drawn and not sequence.params.is_greedy:
             return FIXED_FOR_DRAWN  # what a seed draws depends on the length, and must not depend on the clock
-        chance = self._chance(sequence)
-        return max(1, min(self.max_length, math.floor(math.log(self._threshold()) / math.log(chance))))
+        paid = math.floor(self._log_threshold / math.log(self._chance(sequence)))
+        if paid:
+            return min(self.max_length, paid)
+        self._num_unpaid += 1
+        return int(self._num_unpaid % _PROBE_EVERY == 1)
 
     def observe(self, outcomes: Seq[DraftOutcome], *, duration_s: float) -> None:
         longest = num_tokens = num_new = 0
@@ -102,6 +109,7 @@ class AdaptiveLength:
         self._seconds = _FORGET * self._seconds + duration_s
         self._batch = _FORGET * self._batch + (1 - _FORGET) * len(outcomes)
         self._costs.add(num_tokens, longest if self._drafts_cost_passes else 0, duration_s)
+        self._log_threshold = math.log(self._threshold())
 
     def _chance(self, sequence: Sequence) -> float:
         """That the next draft token is kept: the sequence's own record, begun from everybody's."""
@@ -111,8 +119,6 @@ class AdaptiveLength:
 
     def _threshold(self) -> float:
         """The chance at which a draft token just pays."""
-        if not self._seconds:
-            return 0.3
         per_token, per_pass = self._costs.fitted()
         cost_s = per_token + (per_pass / max(1.0, self._batch) if self._drafts_cost_passes else 0.0)
         return min(0.99, max(0.01, cost_s * self._tokens / self._seconds))
@@ -134,18 +140,26 @@ class StepCosts:
     """duration = base + per_token * tokens + per_pass * drafting passes, by least squares over the latest steps.
 
     A guess stands in for what the steps do not vary: half a step is base, 64 further tokens or 4 passes double it.
+    Sums are plain floats: a step lasts some hundred microseconds, and numpy's calls would take a tenth of them.
     """
 
     def __init__(self) -> None:
-        self._gram = np.zeros((3, 3))
-        self._moment = np.zeros(3)
+        self._weight = self._tokens = self._passes = self._seconds = 0.0
+        self._tokens_tokens = self._tokens_passes = self._passes_passes = 0.0
+        self._tokens_seconds = self._passes_seconds = 0.0
         self._num_steps = 0
         self._fitted = (0.0, 0.0)
 
     def add(self, num_tokens: int, num_passes: int, duration_s: float) -> None:
-        row = np.array((1.0, num_tokens, num_passes))
-        self._gram = _FORGET * self._gram + np.outer(row, row)
-        self._moment = _FORGET * self._moment + duration_s * row
+        self._weight = _FORGET * self._weight + 1
+        self._tokens = _FORGET * self._tokens + num_tokens
+        self._passes = _FORGET * self._passes + num_passes
+        self._seconds = _FORGET * self._seconds + duration_s
+        self._tokens_tokens = _FORGET * self._tokens_tokens + num_tokens * num_tokens
+        self._tokens_passes = _FORGET * self._tokens_passes + num_tokens * num_passes
+        self._passes_passes = _FORGET * self._passes_passes + num_passes * num_passes
+        self._tokens_seconds = _FORGET * self._tokens_seconds + num_tokens * duration_s
+        self._passes_seconds = _FORGET * self._passes_seconds + num_passes * duration_s
         if self._num_steps % _FIT_EVERY == 0:
             self._fitted = self._fit()
         self._num_steps += 1
@@ -155,9 +169,15 @@ class StepCosts:
         return self._fitted
 
     def _fit(self) -> tuple[float, float]:
-        weight, num_tokens, num_passes = self._gram[0]
-        mean_s, tokens, passes = self._moment[0] / weight, num_tokens / weight, num_passes / weight
-        gram, moment = self._gram.copy(), self._moment.copy()
+        mean_s, tokens, passes = (total / self._weight for total in (self._seconds, self._tokens, self._passes))
+        gram = np.array(
+            [
+                [self._weight, self._tokens, self._passes],
+                [self._tokens, self._tokens_tokens, self._tokens_passes],
+                [self._passes, self._tokens_passes, self._passes_passes],
+            ]
+        )
+        moment = np.array([self._seconds, self._tokens_seconds, self._passes_seconds])
         for row, factor in (
             ((1, tokens, passes), 1.0),
             ((1, tokens + 4, passes), 1 + 4 / 64),

@@ -131,7 +131,9 @@ class TokenHistory:
         score, probability = 0.0, 1.0
         while len(path) < count:
             following = [self._at(place, path) for place in places]
-            token, votes = Counter(following).most_common(1)[0]
+            token, votes = following[0], following.count(following[0])
+            if votes < len(places):
+                token, votes = Counter(following).most_common(1)[0]
             probability *= votes / len(places)
             if token == _END or probability < min_probability:
                 break

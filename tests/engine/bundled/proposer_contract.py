@@ -31,7 +31,9 @@ class ProposerContract:
         assert engine.generate(prompts, GREEDY) == plain
         assert engine.generate(prompts, GREEDY) == plain  # over shared prefixes
         counters = engine.counters()
-        assert 0 < counters.num_accepted_tokens < counters.num_draft_tokens, "neither always right nor always wrong"
+        assert counters.num_draft_tokens > 0
+        if num_speculative_tokens != "auto":  # which stops drafting what is not kept, after a time the clock decides
+            assert 0 < counters.num_accepted_tokens < counters.num_draft_tokens, "neither always right nor always wrong"
 
     @pytest.mark.parametrize(
         "fields",

@@ -44,10 +44,17 @@ def test_kept_drafts_grow_long_when_tokens_are_cheap() -> None:
     assert length.of(mine) == MAX_LENGTH
 
 
-def test_rejected_drafts_shrink_to_one() -> None:
+def test_rejected_drafts_shrink_to_a_probe_now_and_then() -> None:
     length, mine = AdaptiveLength(drafts_cost_passes=False), sequence()
     learn(length, [mine], kept=0.0, base_s=1e-3, token_s=5e-5)
-    assert length.of(mine) == 1
+    assert sorted(length.of(mine) for _ in range(16)) == [0] * 14 + [1] * 2
+
+
+def test_drafts_come_back_when_they_begin_to_be_kept() -> None:
+    length, mine = AdaptiveLength(drafts_cost_passes=False), sequence()
+    learn(length, [mine], kept=0.0, base_s=1e-3, token_s=5e-5)
+    learn(length, [mine], kept=1.0, base_s=1e-3, token_s=5e-5)
+    assert length.of(mine) > 4
 
 
 def test_the_same_drafts_are_shorter_where_tokens_cost_more() -> None:
