@@ -4,9 +4,9 @@
 
 Closed loop inside the process: so many requests at once as the load says, the next begins when one ends, greedy, to
 their natural ends. Every cell is output tokens per second of a whole pass over the same requests; a round measures
-every length at one load in turn, forwards and backwards alternately, and ratios are taken within a round. The
-adaptive length starts each load with what it learned at the one before, as a server would. "no speculation" is length
-0.
+every length at one load in turn, forwards and backwards alternately, and ratios are taken within a round, to the fixed
+length that was best in the other rounds. The adaptive length starts each load with what it learned at the one before,
+as a server would. "no speculation" is length 0.
 """
 
 from __future__ import annotations
@@ -93,13 +93,24 @@ def run(engine: LLMEngine, prompts: list[list[int]], at_once: int) -> float:
 
 def row(load: int, rates: dict[int | str, list[float]]) -> dict[str, object]:
     medians = {length: statistics.median(values) for length, values in rates.items()}
-    best = max((length for length in LENGTHS if length != "auto"), key=lambda length: medians[length])
-    to_best, to_none = ratio(rates["auto"], rates[best]), ratio(rates["auto"], rates[0])
+    best = [best_length(rates, without=number) for number in range(len(rates["auto"]))]
+    to_best = ratio(rates["auto"], [rates[length][number] for number, length in enumerate(best)])
+    to_none = ratio(rates["auto"], rates[0])
+    usual = statistics.mode(best)
     print(
-        f"{load:7d} " + " ".join(f"{medians[length]:7.0f}" for length in LENGTHS) + f"  k={best}  {to_best}, {to_none}"
+        f"{load:7d} " + " ".join(f"{medians[length]:7.0f}" for length in LENGTHS) + f"  k={usual}  {to_best}, {to_none}"
     )
     return {"at_once": load, "tokens_per_s": {str(k): v for k, v in rates.items()}, "best": best,
             "auto_to_best": to_best._asdict(), "auto_to_none": to_none._asdict()}  # fmt: skip
+
+
+def best_length(rates: dict[int | str, list[float]], *, without: int) -> int | str:
+    """The fixed length with the highest median over the other rounds: the luckiest one of the same round is not it."""
+
+    def median_of_others(length: int | str) -> float:
+        return statistics.median(value for number, value in enumerate(rates[length]) if number != without)
+
+    return max((length for length in LENGTHS if length != "auto"), key=median_of_others)
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Ratio:

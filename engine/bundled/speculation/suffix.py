@@ -130,6 +130,14 @@ class TokenHistory:
         path: list[int] = []
         score, probability = 0.0, 1.0
         while len(path) < count:
+            if len(places) == 1 and places[0] < len(self.tokens):
+                run = self._run(places[0], count - len(path))
+                if not run:
+                    break
+                path += run
+                score += probability * len(run)
+                places = [places[0] + len(run)]
+                continue
             following = [self._at(place, path) for place in places]
             token, votes = following[0], following.count(following[0])
             if votes < len(places):
@@ -141,6 +149,11 @@ class TokenHistory:
             score += probability
             places = [place + 1 for place, other in zip(places, following, strict=True) if other == token]
         return Continuation(path, score)
+
+    def _run(self, place: int, count: int) -> list[int]:
+        """Up to `count` tokens from the place on, to the end of their stream."""
+        run = self.tokens[place : place + count]
+        return run[: run.index(_END)] if _END in run else run
 
     def _at(self, place: int, path: list[int]) -> int:
         tokens = self.tokens
