@@ -15,6 +15,7 @@ from engine.simulated_backend import Serving, SimulatedBackend
 from engine.simulator.simulate import simulate
 from optimizer.cost import RecordedLoad, recorded_load
 from optimizer.fidelity import part_of
+from optimizer.fleet_descent import cheaper_mix
 from optimizer.fleet_mix import Mix, cheapest_mix
 from optimizer.predicted_capacity import UnreachableSloError, predict_capacity
 from optimizer.predicted_fleet import ROUTER, PredictedFleet, predict_fleet
@@ -31,7 +32,7 @@ from workloads.workload import Workload
 
 NUM_BUCKETS = 4
 MAX_REQUESTS = 1000
-_HEADROOMS = 8  # tries, each with a fifth more, until the mixed fleet holds the peaks in simulation
+_HEADROOMS = 8  # tries, each with a fifth more load, until the mixed fleet holds the peaks in simulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,30 +103,38 @@ class FleetPlanner:
         return FleetOption(config=config, fleet=fleet, holds=holds, basis=serving.oracle.provenance.sentence())
 
     def mixed(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> MixedFleet | None:
-        """By length buckets; None when a bucket alone meets the limits on no config."""
+        """By length buckets; None when a bucket alone meets the limits on no config.
+
+        As of the fleets of one config, it is asked to hold the limits at arrivals faster by the headroom.
+        """
         servings = [self._backend.serving(config) for config in configs]
         edges, bucket_of = length_buckets(self.replay)
         rates = np.bincount(bucket_of, minlength=len(edges)) / len(bucket_of) * self.load.rate_rps
+        rates *= 1 + self._headroom
         capacity = self._capacities(servings, bucket_of, len(edges), slos)
         usd = np.array([find_sku(self._skus, c.hardware.sku).usd_per_hour * c.hardware.count for c in configs])
-        headroom, found = 1 + self._headroom, None
-        for _ in range(_HEADROOMS):
-            mix = cheapest_mix(rates * headroom, capacity, usd)
-            if mix is None:
-                return None
-            metrics = self._simulated(mix, servings, bucket_of)
-            holds = latency_slos_hold(metrics, latency_slos(slos))
-            found = MixedFleet(
-                pools=_pools(mix, configs, usd),
-                edges=edges,
-                usd_per_hour=mix.usd_per_hour,
-                metrics=metrics,
-                holds=holds,
-            )
-            if holds:
+
+        def hold(mix: Mix) -> bool:
+            metrics = self._simulated(mix, servings, bucket_of, speed=1 + self._headroom)
+            return latency_slos_hold(metrics, latency_slos(slos))
+
+        mix = cheapest_mix(rates, capacity, usd)
+        if mix is None:
+            return None
+        for tried in range(1, _HEADROOMS):
+            if hold(mix):
                 break
-            headroom *= 1.2
-        return found
+            mix = cheapest_mix(rates * 1.2**tried, capacity, usd) or mix
+        holds = hold(mix)
+        if holds:
+            mix = cheaper_mix(mix, load_rps=rates, capacity_rps=capacity, usd_per_hour=usd, holds=hold)
+        return MixedFleet(
+            pools=_pools(mix, configs, usd),
+            edges=edges,
+            usd_per_hour=mix.usd_per_hour,
+            metrics=self._simulated(mix, servings, bucket_of, speed=1.0),
+            holds=holds,
+        )
 
     def _capacities(
         self, servings: Sequence[Serving], bucket_of: Ints, num_buckets: int, slos: tuple[Slo, ...]
@@ -144,8 +153,8 @@ class FleetPlanner:
                 capacity[bucket, place] = held.tokens_per_second / tokens
         return capacity
 
-    def _simulated(self, mix: Mix, servings: Sequence[Serving], bucket_of: Ints) -> ServingMetrics:
-        """All pools at the recorded arrivals; requests are dealt to them at random by the shares."""
+    def _simulated(self, mix: Mix, servings: Sequence[Serving], bucket_of: Ints, *, speed: float) -> ServingMetrics:
+        """All pools at a multiple of the recorded rate; requests are dealt to them at random by the shares."""
         cumulated = np.cumsum(mix.shares, axis=1)[bucket_of]
         draws = np.random.default_rng(self._seed).random((len(bucket_of), 1))
         pool_of = np.minimum((draws > cumulated).sum(axis=1), len(servings) - 1)
@@ -157,7 +166,8 @@ class FleetPlanner:
             requests = [_alone(self.replay.requests[row]) for row in rows]
             replay = simulated_replay(Workload.from_requests(requests, self._part.metadata))
             replicas = max(1, int(mix.replicas[place]))
-            records += replay.records(simulate(replay.traffic, *serving, num_replicas=replicas, router=ROUTER))
+            traffic = replay.traffic if speed == 1.0 else replay.traffic.at_speed(speed)
+            records += replay.records(simulate(traffic, *serving, num_replicas=replicas, router=ROUTER))
         return summarize(records)
 
 
