@@ -35,8 +35,9 @@ class KVCache:
         device: torch.device,
         kv_format: KvCacheFormat = "bf16",
     ) -> None:
-        self.block_size, self.dtype, self.device = block_size, dtype, device
+        self.num_blocks, self.block_size, self.dtype, self.device = num_blocks, block_size, dtype, device
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.head_dim
+        self.kv_format = kv_format
         self._format = KV_FORMATS[kv_format]
         rows = (2 * model.num_kv_heads, num_blocks, block_size)
         codes = self._format.code_dtype(dtype)
@@ -59,6 +60,10 @@ class KVCache:
         scales = self._select(self._scales[layer], blocks) if self._scales else None
         heads = codes.view(*codes.shape[:2], self.block_size, self.head_dim)
         return self._format.decode(Stored(heads, scales), self.dtype)
+
+    def stored(self, layer: int) -> Stored:
+        """All blocks as they are: codes [2 * Hkv, num_blocks, block_size, D], keys first, and scales without the D."""
+        return Stored(self._codes[layer], self._scales[layer] if self._scales else None)
 
     def _select(self, rows: Tensor, blocks: Tensor) -> Tensor:
         """Of rows [R, num_blocks, X] the blocks, in memory that is kept."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from engine.bundled.block_manager import BlockManager
-from engine.bundled.draft_length import DraftOutcome, make_draft_length
+from engine.bundled.draft_length import DraftOutcome
 from engine.bundled.errors import (
     BundledEngineError,
     CapacityError,
@@ -30,7 +30,7 @@ from engine.bundled.loader import LoadedModel
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
 from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
-from engine.bundled.paged_model import Model, PagedModel
+from engine.bundled.paged_model import Model
 from engine.bundled.parallel.ranks import threads_of_rank
 from engine.bundled.parallel.sharded_model import ParallelTarget
 from engine.bundled.quantization import quantize
@@ -39,6 +39,7 @@ from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import ScheduledSequence, Scheduler
 from engine.bundled.sequence import ANYBODY, Sequence, SequenceStatus, Standing
 from engine.bundled.speculation import DraftParts, load_draft_parts, make_proposer
+from engine.bundled.step_computation import paged_model
 from engine.bundled.step_log import StepLog
 from engine.bundled.tokenizer import Tokenizer
 from engine.config import EngineConfig
@@ -263,13 +264,8 @@ class LLMEngine:
                 )
             except UnavailableError as reason:
                 _log.warning("no compiled steps, several times slower: %s", reason)
-        speculation = self.config.speculative_config
-        return PagedModel(
-            model,
-            num_blocks=self.num_blocks,
-            block_size=self.config.block_size,
-            max_short_query=1 + make_draft_length(speculation).max_length,
-            kv_format=self.config.quantization.kv_cache,
+        return paged_model(
+            model, self.config, num_blocks=self.num_blocks, max_model_len=self.max_model_len, device=self.device
         )
 
     def _check_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:

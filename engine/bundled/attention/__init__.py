@@ -23,4 +23,10 @@ class PagedAttention(Protocol):
     def attend(self, layer: int, query: Tensor, key_value: Tensor) -> Tensor: ...
 
 
-ATTENTION: dict[str, Callable[[KVCache, int], PagedAttention]] = {"gathered": GatheredAttention}
+def _on_pages(cache: KVCache, max_short_query: int) -> PagedAttention:
+    from engine.bundled.attention.triton import TritonAttention  # Triton comes with torch for CUDA only
+
+    return TritonAttention(cache, max_short_query)
+
+
+ATTENTION: dict[str, Callable[[KVCache, int], PagedAttention]] = {"gathered": GatheredAttention, "triton": _on_pages}

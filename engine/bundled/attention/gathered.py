@@ -26,7 +26,7 @@ class GatheredAttention:
 
     def plan(self, batch: Batch) -> None:
         self._slots = batch.slots
-        self._groups = [_Group(batch, members, self) for members in self._group_members(batch.lengths)]
+        self._groups = self._make_groups(batch, np.arange(len(batch.lengths)))
 
     def attend(self, layer: int, query: Tensor, key_value: Tensor) -> Tensor:
         self.cache.write(layer, self._slots, key_value)
@@ -38,10 +38,11 @@ class GatheredAttention:
             out.index_copy_(0, group.token_rows, padded.index_select(0, group.padded_rows))
         return out
 
-    def _group_members(self, lengths: Ints) -> list[Ints]:
-        """Indices of sequences: all short queries together, long ones with their power of two."""
+    def _make_groups(self, batch: Batch, members: Ints) -> list[_Group]:
+        """All short queries together, long ones with their power of two."""
+        lengths = batch.lengths[members]
         kinds = np.where(lengths <= self.max_short_query, 0, np.ceil(np.log2(lengths)).astype(np.int64))
-        return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+        return [_Group(batch, members[kinds == kind], self) for kind in np.unique(kinds)]
 
     def _attend_group(self, group: _Group, layer: int, query: Tensor) -> Tensor:
         """Output [B * Q, Hq * D] of padded query [B * Q, Hq, D]."""
