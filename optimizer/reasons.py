@@ -5,7 +5,7 @@ Does not decide which trial that is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engine.config import EngineConfig, SpeculativeConfig
@@ -34,9 +34,15 @@ def explain(
     if chosen.number == 0:
         return (*sentences, f"It is the default config: nothing {known} beats it beyond the noise.")
     if len(tied) > 1:
-        others = ", ".join(str(trial.number) for trial in tied if trial is not chosen)
-        sentences.append(f"Trial {others} did as well within the noise; this one changes fewer settings.")
+        others = trials_in_words(trial.number for trial in tied if trial is not chosen)
+        sentences.append(f"{others} did as well within the noise; this one changes fewer settings.")
     return (*sentences, *what_changes(chosen, default), *what_it_brings(chosen, default))
+
+
+def trials_in_words(numbers: Iterable[int]) -> str:
+    """As a sentence begins with them: `Trial 3`, or `Trials 3, 5 and 9`."""
+    *first, last = map(str, numbers)
+    return f"Trials {', '.join(first)} and {last}" if first else f"Trial {last}"
 
 
 def explain_nearest(

@@ -5,7 +5,7 @@ from trial_cases import failed, trial
 
 from engine.config import EngineConfig, Hardware, Quantization, SpeculativeConfig
 from optimizer.objective import parse_objective
-from optimizer.reasons import what_changes
+from optimizer.reasons import trials_in_words, what_changes
 from optimizer.recommendation import recommend
 from optimizer.relaxation import admitting_limit
 from optimizer.results import Provenance, TrialResult, TrialState
@@ -69,6 +69,7 @@ def test_of_equals_the_one_with_fewer_changes_is_taken() -> None:
     assert found is not None
     assert found.trial == 2
     assert "Trial 1 did as well within the noise; this one changes fewer settings." in found.reasons
+    assert trials_in_words([3, 5, 9]) == "Trials 3, 5 and 9"
 
 
 def test_a_clear_gain_of_two_percent_is_taken() -> None:
