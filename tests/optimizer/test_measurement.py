@@ -54,7 +54,7 @@ def test_the_prefix_cache_is_empty_and_warm_up_is_not_counted(serve: Serve, clie
 def test_a_late_load_generator_is_retried_once_and_then_voids_the_measurement(
     serve: Serve, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda *_: "the load generator was late")
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", lambda *_: "the load generator was late")
     phases: list[str] = []
     server = serve(Behaviour())
     measurement = measure(client_of(server), window(10), report=phases.append)

@@ -29,9 +29,12 @@ class RunLimits(NamedTuple):
     limit_s: float | None = None  # from the first intended start
     stall_s: float | None = None  # without a byte from the server while requests wait
     stop_rule: StopRule | None = None
+    look_every_s: float = LOOK_EVERY_S  # of the stop rule, at most
 
 
-class _End(NamedTuple):
+class End(NamedTuple):
+    """Why a run ended."""
+
     by: EndedBy
     reason: str | None = None
 
@@ -67,16 +70,21 @@ class ReplayRun:
         self.num_estimated = 0  # answers whose token times are spread over chunks
         self.num_unpinned = 0  # answers of another length than asked for
         self.duration_s = 0.0
-        self.end = _End("completion")
+        self.end = End("completion")
 
-    async def execute(self) -> None:
-        """Replay; on return nothing is in flight. Cancelling it cancels what is in flight."""
+    async def execute(self, zero_s: float | None = None) -> None:
+        """Replay; on return nothing is in flight. Cancelling it cancels what is in flight.
+
+        Args:
+            zero_s: the monotonic moment that intended starts count from; None: as soon as it can be.
+        """
         loop = asyncio.get_running_loop()
-        self._finished: asyncio.Future[_End] = loop.create_future()
+        self._finished: asyncio.Future[End] = loop.create_future()
         self._loop = loop
         self._timer = PreciseTimer(loop, self._launch)
         watch = loop.create_task(self._watch())
-        self.zero_s = time.monotonic() + 0.005  # room to arm the timer before the first request is due
+        # else room to arm the timer before the first request is due
+        self.zero_s = time.monotonic() + 0.005 if zero_s is None else zero_s
         try:
             self._schedule(self._pacing.first())
             self._check_complete()
@@ -88,9 +96,13 @@ class ReplayRun:
             self.duration_s = time.monotonic() - self.zero_s
         self.records.sort(key=lambda record: record.intended_start_s)
 
+    def stop(self, end: End) -> None:
+        """End it from outside; requests in flight are recorded as when it ends by itself."""
+        self._finish(end)
+
     @property
-    def num_unsent(self) -> int:
-        return len(self._requests) - len(self.records)
+    def num_in_flight(self) -> int:
+        return len(self._flights)
 
     def _schedule(self, due: Due) -> None:
         self._intended.update((index, when) for when, index in due)
@@ -136,11 +148,11 @@ class ReplayRun:
         rule, now = self._limits.stop_rule, time.monotonic()
         if rule is None or now < self._next_look_s or self._finished.done():
             return
-        self._next_look_s = now + LOOK_EVERY_S
+        self._next_look_s = now + self._limits.look_every_s
         ended, self._unseen = self._unseen, []
         reason = rule.look(now - self.zero_s, ended, [self._in_flight(flight) for flight in self._flights.values()])
         if reason is not None:
-            self._finish(_End("stop_rule", reason))
+            self._finish(End("stop_rule", reason))
 
     def _in_flight(self, flight: Flight) -> InFlight:
         first, answer = flight.answer.first_token_s, flight.answer
@@ -153,9 +165,9 @@ class ReplayRun:
 
     def _check_complete(self) -> None:
         if not self._flights and not self._intended:
-            self._finish(_End("completion"))
+            self._finish(End("completion"))
 
-    def _finish(self, end: _End) -> None:
+    def _finish(self, end: End) -> None:
         if not self._finished.done():
             self._timer.clear()
             self._finished.set_result(end)
@@ -173,14 +185,14 @@ class ReplayRun:
 
     async def _watch(self) -> None:
         """Ends the run at its limit, or when the server has gone silent."""
-        limit_s, stall_s, stop_rule = self._limits
-        longest = 0.25 if stop_rule is None else 2 * LOOK_EVERY_S
+        limit_s, stall_s, stop_rule, look_every_s = self._limits
+        longest = 0.25 if stop_rule is None else 2 * look_every_s
         while True:
             now = time.monotonic()
             if limit_s is not None and now - self.zero_s >= limit_s:
-                self._finish(_End("limit"))
+                self._finish(End("limit"))
             if stall_s is not None and self._flights and now - self._client.last_data_s >= stall_s:
-                self._finish(_End("stall", f"no byte from the server for {stall_s:g} s"))
+                self._finish(End("stall", f"no byte from the server for {stall_s:g} s"))
             try:
                 self._look()  # requests in flight tell something by not ending
             except Exception as error:
