@@ -36,11 +36,13 @@ from workloads.stopping.limit_test import ALPHA
 def report(rows: Sequence[Row], environment: dict[str, str], alone: dict[str, float]) -> None:
     print("; ".join(f"{key} {value}" for key, value in environment.items()))
     table = Table(
-        "traffic", "full decision", "n", "same decision", "95%", "fewer requests", "median sent", "to the end"
+        *("traffic", "full decision", "n", "same decision", "95%", "fewer requests", "kept ones whole"),
+        *("median sent", "to the end"),
     )
     for r in rows:
         ends = f"{r.low:.1%} to {r.high:.1%}"
-        cells = (str(r.n), f"{r.agreement:.1%}", ends, f"{r.fewer:.1f}x", f"{r.median_sent:.0f}", str(r.undecided))
+        cells = (str(r.n), f"{r.agreement:.1%}", ends, f"{r.fewer:.1f}x", f"{r.fewer_if_kept_whole:.1f}x")
+        cells += (f"{r.median_sent:.0f}", str(r.undecided))
         table.add_row(r.case, r.decision, *cells)
     Console(width=140).print(table)
     print(

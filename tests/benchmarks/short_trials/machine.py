@@ -22,12 +22,20 @@ class Machine:
 
     def __init__(self, seed: int) -> None:
         draw = np.random.default_rng(seed).uniform
-        self._weights = {"bf16": 1.0, "int8": draw(0.6, 1.1)} | {f"int4_g{g}_asym": draw(0.5, 1.3) for g in (32, 64, 128)}
+        self._weights = {"bf16": 1.0, "int8": draw(0.6, 1.1)} | {
+            f"int4_g{g}_asym": draw(0.5, 1.3) for g in (32, 64, 128)
+        }
         self._dtype = {"auto": 1.0, "float32": draw(0.9, 1.8)}
         self._token = {"auto": draw(4e-5, 1e-4), "float32": draw(8e-5, 2e-4)}
         self._fixed_s, self._one_thread, self._draft = draw(0.8e-3, 1.5e-3), draw(1.1, 1.8), draw(0.1, 0.3)
         self._acceptance = {"draft_model": draw(0.5, 0.85), "ngram": draw(0.2, 0.75), "suffix": draw(0.3, 0.8)}
-        self._losses = {"bf16": 0.0, "int8": 0.002, "int4_g32_asym": 0.008, "int4_g64_asym": 0.012, "int4_g128_asym": 0.02}
+        self._losses = {
+            "bf16": 0.0,
+            "int8": 0.002,
+            "int4_g32_asym": 0.008,
+            "int4_g64_asym": 0.012,
+            "int4_g128_asym": 0.02,
+        }
 
     def loss(self, config: EngineConfig) -> float:
         return self._losses[config.quantization.weights] + (0.0005 if config.dtype == "float32" else 0.0)
