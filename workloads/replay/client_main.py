@@ -68,11 +68,10 @@ async def _replay(wire: Wire, share: Share) -> Done:
     ) as client:
         reporter = _Reporter(wire, share, client)
         run = _run(share, prepared, client, reporter)
+        orders.run = run
         gc.freeze()
         wire.send(Ready())
-        zero_s = await orders.start
-        orders.run = run
-        part = await carry_out(run, client, share.mode, zero_s=zero_s)
+        part = await carry_out(run, client, share.mode, zero_s=await orders.start)
         reporter.conclude()
     return Done(part, builder.changes)
 
@@ -98,7 +97,7 @@ class _Orders:
     def __init__(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         self.start: asyncio.Future[float] = loop.create_future()
-        self.run: ReplayRun | None = None
+        self.run: ReplayRun | None = None  # before `Ready`, and nothing is ordered before
         self._listening = loop.create_task(self._listen(wire))
 
     async def _listen(self, wire: Wire) -> None:

@@ -110,8 +110,9 @@ class ParallelRun:
 
     def _stop(self, end: End) -> None:
         self._end = end
-        for client in self._clients:
-            client.send(end)
+        for number, client in enumerate(self._clients):
+            if number not in self._done:
+                client.send(end)
 
     async def _watch(self) -> None:
         """Ends the run when the server has gone silent, and gives it up when a client has."""

@@ -64,6 +64,8 @@ class ReplayRun:
         self._next_look_s = 0.0
         self._flights: dict[asyncio.Task[None], Flight] = {}
         self._intended: dict[int, float] = {}  # scheduled and not launched
+        self._ordered: End | None = None  # before it was executed
+        self._finished: asyncio.Future[End] | None = None
         self.zero_s = 0.0  # monotonic
         self.records: list[RequestRecord] = []
         self.responses: dict[str, Response] = {}
@@ -79,7 +81,7 @@ class ReplayRun:
             zero_s: the monotonic moment that intended starts count from; None: as soon as it can be.
         """
         loop = asyncio.get_running_loop()
-        self._finished: asyncio.Future[End] = loop.create_future()
+        self._finished = finished = loop.create_future()
         self._loop = loop
         self._timer = PreciseTimer(loop, self._launch)
         watch = loop.create_task(self._watch())
@@ -88,7 +90,9 @@ class ReplayRun:
         try:
             self._schedule(self._pacing.first())
             self._check_complete()
-            self.end = await self._finished
+            if self._ordered is not None:
+                self._finish(self._ordered)
+            self.end = await finished
         finally:
             watch.cancel()
             self._timer.close()
@@ -97,7 +101,8 @@ class ReplayRun:
         self.records.sort(key=lambda record: record.intended_start_s)
 
     def stop(self, end: End) -> None:
-        """End it from outside; requests in flight are recorded as when it ends by itself."""
+        """End it from outside, perhaps before it began; requests in flight are recorded as when it ends by itself."""
+        self._ordered = end
         self._finish(end)
 
     @property
@@ -109,7 +114,7 @@ class ReplayRun:
         self._timer.add_all([(self.zero_s + when, index) for when, index in due])
 
     def _launch(self, index: int) -> None:
-        if self._finished.done():
+        if self._is_over:
             return
         flight = Flight(index, self.zero_s + self._intended.pop(index), keep_text=self._keep_text)
         if not self._flights:
@@ -129,7 +134,7 @@ class ReplayRun:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        if not self._finished.done():
+        if self._finished is not None and not self._finished.done():
             self._finished.set_exception(error)
 
     def _collect(self, flight: Flight) -> None:
@@ -146,7 +151,7 @@ class ReplayRun:
     def _look(self) -> None:
         """Let the stop rule see what has happened, not too often."""
         rule, now = self._limits.stop_rule, time.monotonic()
-        if rule is None or now < self._next_look_s or self._finished.done():
+        if rule is None or now < self._next_look_s or self._is_over:
             return
         self._next_look_s = now + self._limits.look_every_s
         ended, self._unseen = self._unseen, []
@@ -168,9 +173,13 @@ class ReplayRun:
             self._finish(End("completion"))
 
     def _finish(self, end: End) -> None:
-        if not self._finished.done():
+        if self._finished is not None and not self._finished.done():
             self._timer.clear()
             self._finished.set_result(end)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._finished is None or self._finished.done()
 
     def _tally(self, flight: Flight, record: RequestRecord) -> None:
         if record.status != "ok":

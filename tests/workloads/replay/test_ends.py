@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from collections.abc import Sequence
@@ -11,7 +12,11 @@ from mock_server import MockServer
 from replay_cases import replay, statuses
 from workload_cases import chat, workload
 
+from workloads.prompts import CHAT, PreparedRequest
 from workloads.records import RequestRecord
+from workloads.replay.client import StreamingClient
+from workloads.replay.pacing import OpenLoop
+from workloads.replay.run import End, ReplayRun
 from workloads.stopping.limit import PercentileLimit
 from workloads.stopping.stop_rule import InFlight
 from workloads.stopping.violated import Violated
@@ -94,3 +99,18 @@ def test_ctrl_c_ends_the_replay_at_once(server: MockServer) -> None:
             replay(server, what, on_record=lambda _: signal.raise_signal(signal.SIGINT))
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_end_ordered_before_the_start_is_obeyed() -> None:
+    async def run() -> ReplayRun:
+        async with StreamingClient("http://127.0.0.1:9", timeout_s=1.0) as client:
+            requests = [chat("a", 60.0), chat("b", 120.0)]
+            prepared = [PreparedRequest(CHAT, b"{}", 1, 1)] * 2
+            replay = ReplayRun(requests, prepared, client, OpenLoop(requests, speedup=1.0, origin_s=0.0))
+            replay.stop(End("stop_rule", "enough"))
+            await replay.execute()
+        return replay
+
+    replay = asyncio.run(run())
+    assert replay.end == End("stop_rule", "enough")
+    assert replay.records == []

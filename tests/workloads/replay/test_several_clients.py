@@ -150,6 +150,14 @@ def test_a_silent_server_ends_every_client(server: MockServer) -> None:
     assert statuses(result.records) == ["timeout", "timeout"]
 
 
+def test_what_ends_one_client_finds_others_at_their_end(server: MockServer) -> None:
+    server.behaviour.fault = lambda body: "hang" if body["max_tokens"] == 5 else None
+    what = workload(chat("a", 0.0), chat("b", 0.0, output_tokens=5), chat("c", 0.1))
+    result = replay(server, what, stall_s=0.5, clients=2)
+    assert result.ended_by == "stall"
+    assert {r.request_id: r.status for r in result.records} == {"a": "ok", "b": "timeout", "c": "ok"}
+
+
 def test_one_late_client_voids_the_replay(server: MockServer, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[set[str]] = []
 
