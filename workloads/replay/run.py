@@ -144,8 +144,8 @@ class ReplayRun:
         if self._on_record is not None:
             self._on_record(record)
         self._unseen.append(record)
-        self._look()
         self._schedule(self._pacing.finished(flight.index, record.end_s))
+        self._look()  # after that, so that it knows what is due by now
         self._check_complete()
 
     def _look(self) -> None:
@@ -155,6 +155,7 @@ class ReplayRun:
             return
         self._next_look_s = now + self._limits.look_every_s
         ended, self._unseen = self._unseen, []
+        now = min(now, self._timer.earliest_s)  # what is due and was not launched yet is not in flight either
         reason = rule.look(now - self.zero_s, ended, [self._in_flight(flight) for flight in self._flights.values()])
         if reason is not None:
             self._finish(End("stop_rule", reason))

@@ -131,7 +131,9 @@ def test_a_rule_is_never_told_of_a_start_before_one_it_was_told_of_as_decided(se
 
     server.behaviour.first_token_s = 0.05
     rule = Watching()
-    replay(server, workload(*(chat(str(i), 0.01 * i) for i in range(80))), stop_rule=rule, clients=2)
+    requests = [chat(str(i), 0.01 * i, session_id=str(i)) for i in range(80)]
+    requests += [chat(f"{i}+", None, session_id=str(i), parent_ids=(str(i),), think_s=0.3) for i in range(0, 20, 2)]
+    replay(server, workload(*requests), stop_rule=rule, clients=2, mode="sessions")
     assert rule.late == []
     assert len(rule.seen) > 40
 
