@@ -76,13 +76,20 @@ def bisect_speed(
 
     def holds(speed: float) -> bool:
         report(f"probing {speed:.2g}x the recorded rate")
+        held, is_void = once(speed)
+        if is_void and not held:  # which may be the client's fault; a late client makes no latency shorter
+            held, _ = once(speed)
+        return held
+
+    def once(speed: float) -> tuple[bool, bool]:
         warm_up(client, window)
         part = thinned(window.window, min(1.0, speed))
         rule = deciding_rule(slos, measured, num_requests=len(part))
         result = client.send(part, speedup=max(1.0, speed), stop_rule=rule)
+        is_void = result.void_reason is not None
         if rule is not None and rule.decision is not None:
-            return rule.decision == "met"
-        return latency_slos_hold(summarize(result.records, thresholds(slos)), slos)
+            return rule.decision == "met", is_void
+        return latency_slos_hold(summarize(result.records, thresholds(slos)), slos), is_void
 
     def seconds_of(speed: float) -> float:
         return window.span_s / max(1.0, speed) + 1.0

@@ -182,3 +182,17 @@ def test_no_rule_decides_what_is_no_percentile_of_requests() -> None:
     measured = RecordArrays.from_records([record(0, sent_s=0.0, tokens_s=[1.0])])
     assert deciding_rule(parse_slos("ttft:p50<1s; ttft:mean<1s"), measured, num_requests=9) is None
     assert deciding_rule(parse_slos("itl:p50<1s"), measured, num_requests=9) is None
+
+
+def test_a_probe_with_a_late_client_is_repeated_once(
+    serve: Serve, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays: list[int] = []
+
+    def late_once(*_: object) -> str | None:
+        replays.append(1)
+        return "the load generator was late" if len(replays) == 1 else None
+
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", late_once)
+    assert saturate(client_of(serve(Behaviour())), chats(40), concurrency=4, probe_s=1.0).value > 0
+    assert len(replays) == 2
