@@ -61,7 +61,9 @@ def probe_capacity(
     else:
         bracket = Bracket(None, 1.0)
     budget_s = BISECTION_PROBES * probe_s
-    bracket = bisect_speed(client, window, bracket, slos=limits, budget_s=budget_s, report=report)
+    bracket = bisect_speed(
+        client, window, bracket, slos=limits, measured=measured.metrics.arrays, budget_s=budget_s, report=report
+    )
     if bracket.held is None:
         note = "the latency SLOs held at no rate that was tried: priced at saturation"
         return Capacity(tokens_per_second=saturation, basis="saturation", notes=(note,))

@@ -1,4 +1,4 @@
-"""`Client`: sends traffic to one running server from its own core, and blames the engine where it is to blame.
+"""`Client`: sends traffic to one running server from its own cores, and blames the engine where it is to blame.
 
 Does not know what the traffic measures.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from engine.backend import EngineError, FailureKind, Server
 from optimizer.placement import Placement
 from workloads.records import RequestRecord
+from workloads.replay.num_clients import CORES_PER_CLIENT, num_clients
 from workloads.replay.pacing import Mode
 from workloads.replay.replayer import Replayer
 from workloads.replay.result import ReplayResult
@@ -46,11 +47,19 @@ class Client:
         on_record: Callable[[RequestRecord], None] | None = None,
         stop_rule: StopRule | None = None,
     ) -> ReplayResult:
-        """Replay with pinned lengths (see `Replayer`).
+        """Replay with pinned lengths (see `Replayer`), from as many of the client's cores as it takes.
 
         Raises:
             EngineError: HANG, or DIED when the process ended or not one request was answered.
         """
+        cores = self.placement.client_cores or ()
+        clients = num_clients(
+            workload,
+            num_cores=len(cores) * CORES_PER_CLIENT,
+            mode=mode,
+            speedup=speedup,
+            concurrency=concurrency,
+        )
         replayer = Replayer(
             base_url=self.server.base_url,
             model=self.server.model_name,
@@ -63,9 +72,14 @@ class Client:
             vocab_size=self.vocab_size,
             on_record=on_record,
             stop_rule=stop_rule,
+            clients=clients,
+            client_cores=cores,
         )
-        with self.placement.client_pinned():
+        if clients > 1:  # they pin themselves; this process must not be in their way
             result = replayer.replay(workload)
+        else:
+            with self.placement.client_pinned():
+                result = replayer.replay(workload)
         self._raise_if_failed(result)
         return result
 

@@ -20,9 +20,18 @@ SATURATION = "saturation_throughput"  # input plus output tokens per second of a
 
 
 def compare_runs(default: Sequence[Measurement], recommended: Sequence[Measurement]) -> tuple[Comparison, ...]:
-    """One comparison a metric that both define; runs are paired in order."""
+    """One comparison a metric that both define; runs are paired in order, and a pair with a void run is left out."""
+    pairs = [pair for pair in zip(default, recommended, strict=True) if len(sound(pair)) == 2]
+    if not pairs:
+        return ()
+    default, recommended = zip(*pairs, strict=True)
     found = (_compare(name, default, recommended) for name in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER))
     return tuple(comparison for comparison in found if comparison is not None)
+
+
+def sound(runs: Iterable[Measurement]) -> list[Measurement]:
+    """Those that are not void."""
+    return [run for run in runs if not run.void_reason]
 
 
 def _compare(name: str, default: Sequence[Measurement], recommended: Sequence[Measurement]) -> Comparison | None:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
-
-import numpy as np
 
 from engine.config import EngineConfig
 from optimizer.errors import OptimizerError
@@ -19,10 +16,11 @@ from optimizer.measure import Measure
 from optimizer.objective import Objective
 from optimizer.pareto import AXES, intervals
 from optimizer.recommendation import TIE, total_violation
+from optimizer.request_limits import limited_values, percentile_limit
 from optimizer.results import Cost, QualityScore, TrialResult, TrialState
 from optimizer.slo import Slo
 from optimizer.trial_folder import TrialFolder
-from workloads.record_arrays import RecordArrays
+from workloads.record_arrays import Floats, RecordArrays
 from workloads.records import read_records
 from workloads.stopping.clustering import clustering_of
 from workloads.stopping.dominated import Dominated, Rival
@@ -71,7 +69,7 @@ class EarlyStop:
         nearest = min(total_violation(trial) for trial in measured)
         found = {}
         for slo in self._slos:
-            limit = _percentile_limit(slo.measure, slo.limit * (1 + nearest)) if slo.is_upper else None
+            limit = percentile_limit(slo.measure, slo.limit * (1 + nearest)) if slo.is_upper else None
             if limit is not None:
                 found[slo.text] = limit
         return found
@@ -96,14 +94,12 @@ class EarlyStop:
     def _clustering(self, trials: Sequence[TrialResult], limit: PercentileLimit) -> float:
         return max(clustering_of(self._values(trial.number, limit.metric), limit.share) for trial in trials)
 
-    def _values(self, number: int, metric: LimitedMetric) -> np.typing.NDArray[np.float64]:
+    def _values(self, number: int, metric: LimitedMetric) -> Floats:
         """Of a trial's requests in order of intended start."""
         if number not in self._records:
             path = TrialFolder(self._study_dir, number).path / "records.parquet"
             self._records[number] = RecordArrays.from_records(read_records(path))
-        arrays = self._records[number]
-        values = {"ttft": arrays.ttft_s, "tpot": arrays.tpot_s, "e2el": arrays.e2el_s}[metric]
-        return values[np.argsort(arrays.intended_start_s, kind="stable")]
+        return limited_values(self._records[number], metric)
 
 
 def bounds_of(exceeded: Sequence[PercentileLimit], cost: Cost) -> Mapping[str, float]:
@@ -129,7 +125,7 @@ def _limited_measures(objective: Objective) -> tuple[Measure, ...] | None:
         measure = term.measure
         if measure.source == "cost" or measure == QUALITY:
             continue
-        if _percentile_limit(measure, 1.0) is None:
+        if percentile_limit(measure, 1.0) is None:
             return None
         found[measure.field] = measure
     return tuple(found.values())
@@ -137,16 +133,6 @@ def _limited_measures(objective: Objective) -> tuple[Measure, ...] | None:
 
 def _behind(measure: Measure, trial: TrialResult) -> PercentileLimit:
     """Worse than the trial by more than what counts as a tie."""
-    limit = _percentile_limit(measure, measure.read_trial(trial).value * (1 + TIE))
+    limit = percentile_limit(measure, measure.read_trial(trial).value * (1 + TIE))
     assert limit is not None
     return limit
-
-
-def _percentile_limit(measure: Measure, limit_s: float) -> PercentileLimit | None:
-    """None for what is no percentile over requests: means, gaps between tokens, rates, quality, cost."""
-    if measure.statistic is None or not measure.statistic.startswith("p"):
-        return None
-    for metric in get_args(LimitedMetric):
-        if measure.name == metric:
-            return PercentileLimit(metric=metric, percentile=float(measure.statistic[1:]), limit_s=limit_s)
-    return None

@@ -108,6 +108,9 @@ class EngineMeasurer:
                     bounds=bounds_of(measurement.exceeded, at_best),
                 )
             quality = self._quality_of(server, config, report)
+            if measurement.void_reason:  # quality is no matter of time; the figures are nobody's to copy
+                folder.write_notes(measurement.notes)
+                return Findings(metrics={}, quality=quality, void_reason=measurement.void_reason)
             cost = self._cost(client, config, measurement, saturation, folder, report)
             self._server_notes |= dict.fromkeys(server.notes)
             return Findings(
@@ -115,7 +118,6 @@ class EngineMeasurer:
                 estimates=measurement.estimates,
                 quality=quality,
                 cost=cost,
-                void_reason=measurement.void_reason,
             )
 
     def _rule(self, config: EngineConfig, at_best: Cost) -> FirstToStop | None:

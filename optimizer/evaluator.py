@@ -64,7 +64,8 @@ class Evaluator:
             return TrialResult(number=number, config=config, state=state, failure=error.kind, reason=str(error))
         if findings.stop_reason:
             return self._stopped(number, config, findings)
-        return self._with_verdict(self._complete(number, config, findings))
+        trial = self._complete(number, config, findings)
+        return trial if findings.void_reason else self._with_verdict(trial)
 
     def _stopped(self, number: int, config: EngineConfig, findings: Findings) -> TrialResult:
         return TrialResult(
@@ -107,10 +108,11 @@ class Evaluator:
         return trial.model_copy(update={"objective": value, "reason": reason})
 
     def _default(self, trial: TrialResult) -> TrialResult | None:
-        """Trial 0, which weighted objectives are relative to; it is relative to itself."""
+        """Trial 0, which weighted objectives are relative to; it is relative to itself. None where it is void."""
         if trial.number == 0:
             return trial
-        return TrialFolder(self._study_dir, 0).result()
+        default = TrialFolder(self._study_dir, 0).result()
+        return default if default is not None and default.metrics else None
 
 
 def slo_outcomes(slos: tuple[Slo, ...], trial: TrialResult) -> tuple[SloOutcome, ...]:

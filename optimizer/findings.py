@@ -25,7 +25,7 @@ class Findings:
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     quality: QualityScore | None = None
     cost: Cost | None = None
-    void_reason: str = ""  # why the numbers mean nothing; empty when they do
+    void_reason: str = ""  # why the replay measured nothing but the client's lateness; then there are no metrics
     stop_reason: str = ""  # why it was rejected before it was measured; then there are `bounds` and no metrics
     bounds: Mapping[str, float] = field(default_factory=dict)  # see `TrialResult.bounds`
     basis: str = ""  # of a prediction: what it rests on

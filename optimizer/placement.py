@@ -6,9 +6,13 @@ Does not start anything: the backend is handed `engine_cores`, the client pins i
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+from workloads.replay.num_clients import num_clients
+from workloads.replay.pinned import pinned
+from workloads.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,38 +24,9 @@ class Placement:
     note: str = ""
     devices: tuple[int, ...] | None = None
 
-    @contextmanager
-    def client_pinned(self) -> Iterator[None]:
-        """This thread, and threads it starts, run on the client's cores inside; this one before all others there.
-
-        A request that is due does not wait for whatever else the core had to do, where the system allows it (root, or
-        CAP_SYS_NICE): without it, another process's time slice of some milliseconds voids a short replay.
-        """
-        if self.client_cores is None:
-            yield
-            return
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self.client_cores)
-        try:
-            with _before_all_others():
-                yield
-        finally:
-            os.sched_setaffinity(0, before)
-
-
-@contextmanager
-def _before_all_others() -> Iterator[None]:
-    """Round-robin real-time scheduling of this thread, not of what it starts; nothing where it is not allowed."""
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except PermissionError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, *before)
+    def client_pinned(self) -> AbstractContextManager[None]:
+        """This thread runs on the client's last core inside, before all others there (see `pinned`)."""
+        return pinned(None if self.client_cores is None else self.client_cores[-1:])
 
 
 def available_cores() -> tuple[int, ...]:
@@ -59,11 +34,21 @@ def available_cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
-def plan_placement(cores: Collection[int] | None = None) -> Placement:
-    """The last core for the client, all others for the engine; no pinning with fewer than two cores."""
+def plan_placement(cores: Collection[int] | None = None, *, num_clients: int = 1) -> Placement:
+    """The last cores for the clients, all others for the engine; no pinning with fewer than two cores.
+
+    Args:
+        num_clients: processes that send the traffic, one a core; the engine keeps at least one core.
+    """
     usable = tuple(sorted(available_cores() if cores is None else cores))
     if len(usable) < 2:
         what = "one core is available" if usable else "this system does not pin processes to cores"
         note = f"{what}: client and engine are not kept apart, and the client's own work is in the latencies"
         return Placement(engine_cores=None, client_cores=None, note=note)
-    return Placement(engine_cores=usable[:-1], client_cores=usable[-1:])
+    first = max(1, len(usable) - num_clients)
+    return Placement(engine_cores=usable[:first], client_cores=usable[first:])
+
+
+def placement_for(workload: Workload) -> Placement:
+    """As many client cores as the recorded rate needs (`num_clients`): one on machines of fewer than eight cores."""
+    return plan_placement(num_clients=num_clients(workload, num_cores=len(available_cores())))

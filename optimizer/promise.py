@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.backend import Backend
 from optimizer.client import Client, Report, silent
-from optimizer.comparison import LOWER_IS_BETTER, mean_metrics, over_runs
+from optimizer.comparison import LOWER_IS_BETTER, mean_metrics, over_runs, sound
 from optimizer.fidelity import TrialWindow
 from optimizer.measurement import Measurement, measure
 from optimizer.model_vocabulary import vocab_size
@@ -62,20 +62,23 @@ def _verification(
     runs: list[Measurement],
     score: QualityScore | None,
 ) -> Verification:
-    comparisons = _against_promises(deployment, runs, score)
+    void = [f"a replay is left out: {run.void_reason}" for run in runs if run.void_reason]
+    runs = sound(runs)
+    comparisons = _against_promises(deployment, runs, score) if runs else ()
     able = {"replay"} | ({"quality"} if score else set())
-    metrics = mean_metrics(runs)
-    outcomes = tuple(evaluate(slo, metrics, {}, score, None) for slo in slos if slo.measure.source in able)
+    metrics = mean_metrics(runs) if runs else {}
+    told = [slo for slo in slos if slo.measure.source in able] if runs else []
+    outcomes = tuple(evaluate(slo, metrics, {}, score, None) for slo in told)
     fulfilled = all(comparison.improvement.high >= 1 for comparison in comparisons)
     return Verification(
         workload_name=window.window.metadata.name,
         num_requests=len(window.window),
-        order="B" * len(runs),
+        order="B" * NUM_RUNS,
         comparisons=comparisons,
         quality=score,
         slos=outcomes,
-        holds=all(outcome.violation <= 0 for outcome in outcomes) and fulfilled,
-        notes=(*window.notes, *(run.void_reason for run in runs if run.void_reason)),
+        holds=bool(runs) and all(outcome.violation <= 0 for outcome in outcomes) and fulfilled,
+        notes=(*window.notes, *void),
     )
 
 

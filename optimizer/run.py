@@ -26,7 +26,7 @@ from optimizer.fidelity import TAIL_SHARE, Fidelity, choose_window, plan_fidelit
 from optimizer.findings import Measurer
 from optimizer.objective import Objective
 from optimizer.pareto import pareto_front
-from optimizer.placement import Placement, plan_placement
+from optimizer.placement import Placement, placement_for
 from optimizer.quality.evaluate import QualityEvaluator, reference_config
 from optimizer.recommendation import recommend
 from optimizer.results import Recommendation, StudyResult, TrialResult, TrialState, Verification
@@ -81,7 +81,7 @@ def run_study(job: Job, *, backend: Backend | SimulatedBackend, observer: Observ
         OptimizerError: the default config itself cannot run; there is nothing to compare with.
     """
     started = time.monotonic()
-    placement = plan_placement()
+    placement = placement_for(job.workload)
     fidelity = plan_fidelity(job.budget_s, requests_per_s=recorded_load(job.workload).rate_rps)
     study = Study.create_or_resume(
         directory=job.directory,

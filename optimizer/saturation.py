@@ -34,13 +34,16 @@ class Span(NamedTuple):
 def saturate(client: Client, workload: Workload, *, concurrency: int, probe_s: float) -> Estimate:
     """Input plus output tokens per second with `concurrency` requests in flight, by batch means.
 
-    An engine that shows too few tokens in the probe is given twice the time, at most `MAX_DOUBLINGS` times.
+    An engine that shows too few tokens in the probe is given twice the time, at most `MAX_DOUBLINGS` times. A probe in
+    which the client was late is repeated once; what a late client gets out of an engine is less than there is.
 
     Raises:
         EngineError: the engine died or hung, or is too slow to be probed.
     """
     for _ in range(1 + MAX_DOUBLINGS):
         result = client.send(workload, mode="concurrency", concurrency=concurrency, limit_s=probe_s)
+        if result.void_reason:
+            result = client.send(workload, mode="concurrency", concurrency=concurrency, limit_s=probe_s)
         span = steady_span(result.records, cut=result.ended_by == "limit", end_s=min(probe_s, result.duration_s))
         rate = token_rate(result.records, span)
         if rate is not None:

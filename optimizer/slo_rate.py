@@ -14,9 +14,13 @@ import numpy as np
 from optimizer.client import Client, Report
 from optimizer.fidelity import TrialWindow, part_of
 from optimizer.measurement import thresholds, warm_up
+from optimizer.request_limits import limited_values, percentile_limit
 from optimizer.slo import Slo, evaluate
 from workloads.errors import UndefinedMetricError
 from workloads.metrics import ServingMetrics, summarize
+from workloads.record_arrays import RecordArrays
+from workloads.stopping.clustering import clustering_of
+from workloads.stopping.settled import Settled
 from workloads.workload import Workload
 
 CLOSE_ENOUGH = 1.1  # ratio of the bracket's ends
@@ -55,10 +59,16 @@ def bisect_speed(
     bracket: Bracket,
     *,
     slos: tuple[Slo, ...],
+    measured: RecordArrays,
     budget_s: float,
     report: Report,
 ) -> Bracket:
     """Speeds above 1 replay the window faster; below 1 they replay a share of its sessions, as one of more replicas.
+
+    Whether the SLOs hold is all that a replay is asked here, so it ends as soon as that is settled.
+
+    Args:
+        measured: a replay of the window at its recorded speed, which tells how requests above a limit cluster.
 
     Raises:
         EngineError: the engine died or hung.
@@ -66,15 +76,37 @@ def bisect_speed(
 
     def holds(speed: float) -> bool:
         report(f"probing {speed:.2g}x the recorded rate")
+        held, is_void = once(speed)
+        if is_void and not held:  # which may be the client's fault; a late client makes no latency shorter
+            held, _ = once(speed)
+        return held
+
+    def once(speed: float) -> tuple[bool, bool]:
         warm_up(client, window)
         part = thinned(window.window, min(1.0, speed))
-        result = client.send(part, speedup=max(1.0, speed))
-        return latency_slos_hold(summarize(result.records, thresholds(slos)), slos)
+        rule = deciding_rule(slos, measured, num_requests=len(part))
+        result = client.send(part, speedup=max(1.0, speed), stop_rule=rule)
+        is_void = result.void_reason is not None
+        if rule is not None and rule.decision is not None:
+            return rule.decision == "met", is_void
+        return latency_slos_hold(summarize(result.records, thresholds(slos)), slos), is_void
 
     def seconds_of(speed: float) -> float:
         return window.span_s / max(1.0, speed) + 1.0
 
     return bisect(holds, bracket, seconds_of=seconds_of, budget_s=budget_s)
+
+
+def deciding_rule(slos: tuple[Slo, ...], measured: RecordArrays, *, num_requests: int) -> Settled | None:
+    """What ends a replay once it is decided whether it keeps every SLO; None where one is no percentile of requests."""
+    limits = {slo.text: percentile_limit(slo.measure, slo.limit) for slo in slos}
+    known = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(known) < len(limits):
+        return None
+    clustering = {
+        name: clustering_of(limited_values(measured, limit.metric), limit.share) for name, limit in known.items()
+    }
+    return Settled(known, num_requests=num_requests, clustering=clustering)
 
 
 def latency_slos(slos: tuple[Slo, ...]) -> tuple[Slo, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.backend import Backend, Server
 from engine.config import EngineConfig
 from optimizer.client import Client, Report, silent
-from optimizer.comparison import compare_runs, compare_saturation, mean_metrics, not_worse
+from optimizer.comparison import compare_runs, compare_saturation, mean_metrics, not_worse, sound
 from optimizer.engine_pair import Turn, serving_in_turns
 from optimizer.fidelity import TrialWindow
 from optimizer.measurement import Measurement, measure
@@ -94,7 +94,7 @@ class _Bench:
                 if len(self.runs[name]) == 2 and self.probe_s > 0:
                     self.saturation[name] = self._saturate(client, name)
             if run.void_reason:
-                self.notes.append(f"{phase}: {run.void_reason}")
+                self.notes.append(f"{phase} is left out: {run.void_reason}")
 
     def _saturate(self, client: Client, name: str) -> Estimate:
         self.report(f"probing saturation, {name}")
@@ -131,6 +131,10 @@ class _Bench:
         """What was found, and whether it holds."""
         slos = self._outcomes()
         comparisons = self._comparisons()
+        runs = {name: sound(runs) for name, runs in self.runs.items()}
+        told = bool(runs[RECOMMENDED]) and (DEFAULT not in runs or bool(comparisons))
+        if not told:
+            self.notes.append("nothing was verified: the load generator was late. Verify again on an idle machine")
         return Verification(
             workload_name=self.window.window.metadata.name,
             num_requests=len(self.window.window),
@@ -138,7 +142,7 @@ class _Bench:
             comparisons=comparisons,
             quality=self.score,
             slos=slos,
-            holds=all(outcome.violation <= 0 for outcome in slos) and not_worse(objective, comparisons),
+            holds=told and all(outcome.violation <= 0 for outcome in slos) and not_worse(objective, comparisons),
             notes=(*self.window.notes, *self.notes),
         )
 
@@ -146,13 +150,16 @@ class _Bench:
         if DEFAULT not in self.configs:
             return ()
         found = compare_runs(self.runs[DEFAULT], self.runs[RECOMMENDED])
-        if len(self.saturation) == 2:
+        if found and len(self.saturation) == 2:
             found += (compare_saturation(self.saturation[DEFAULT], self.saturation[RECOMMENDED]),)
         return found
 
     def _outcomes(self) -> tuple[SloOutcome, ...]:
         """Of the recommended config; limits on cost are about the recorded load and not measured here."""
-        metrics = mean_metrics(self.runs[RECOMMENDED])
+        runs = sound(self.runs[RECOMMENDED])
+        if not runs:
+            return ()
+        metrics = mean_metrics(runs)
         able = {"replay"} | ({"quality"} if self.score else set())
         told = [slo for slo in self.slos if slo.measure.source in able]
         if any(slo.measure.source == "cost" for slo in self.slos):

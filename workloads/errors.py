@@ -9,6 +9,7 @@ Does not know which command was run.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class WorkloadError(ValueError):
@@ -19,6 +20,14 @@ class WorkloadError(ValueError):
         self.what = what
         self.fix = fix
         self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that a client process can send it."""
+        return _again, (type(self), self.what, self.fix, self.place)
+
+
+def _again(kind: type[WorkloadError], what: str, fix: str, place: str | None) -> WorkloadError:
+    return kind(what, fix=fix, place=place)
 
 
 def row_place(path: Path | str | None, row: int, column: str) -> str:

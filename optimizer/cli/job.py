@@ -25,7 +25,7 @@ from optimizer.cli.other_servers import (
 )
 from optimizer.errors import OptimizerError
 from optimizer.objective import parse_objective
-from optimizer.placement import plan_placement
+from optimizer.placement import Placement, placement_for
 from optimizer.run import Job
 from optimizer.slo import parse_slos, with_quality_floor
 from optimizer.study import newest_study
@@ -99,7 +99,7 @@ def make_job(wishes: Wishes) -> Job:
     traffic = _part_traffic(workload, wishes.heldout)
     asked = space_of_engine(wishes.engine, wishes.space or own_space(wishes.engine, wishes.vllm_python))
     base = with_fixed(_base_config(wishes, workload), asked)
-    space, notes = _space(wishes, asked, base)
+    space, notes = _space(wishes, asked, base, placement_for(traffic.train))
     if wishes.engine == "endpoint":
         notes = (*notes, NOTHING_TO_CHOOSE)
     name = study_name(wishes, traffic.train)
@@ -154,8 +154,10 @@ def _base_config(wishes: Wishes, workload: Workload) -> EngineConfig:
     return load_engine_config(wishes.base).model_copy(update={"model": model}) if wishes.base else base
 
 
-def _space(wishes: Wishes, space: SearchSpace, base: EngineConfig) -> tuple[SearchSpace, tuple[str, ...]]:
-    cores = plan_placement().engine_cores
+def _space(
+    wishes: Wishes, space: SearchSpace, base: EngineConfig, placement: Placement
+) -> tuple[SearchSpace, tuple[str, ...]]:
+    cores = placement.engine_cores
     given = {"draft": wishes.draft, "medusa": wishes.medusa, "eagle": wishes.eagle, "eagle3": wishes.eagle3}
     folders = {name: find_beside(name, folder, base.model) for name, folder in given.items()}
     values = space_values(wishes.engine, wishes.vllm_python, wishes.quantizer_python)

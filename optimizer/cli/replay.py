@@ -15,11 +15,13 @@ import click
 from optimizer.cli.console import metrics_table, stdout_console
 from optimizer.cli.progress import Counter, stderr_console
 from optimizer.errors import OptimizerError
+from optimizer.placement import available_cores
 from workloads.metrics import ServingMetrics, summarize
 from workloads.parquet import read_workload
 from workloads.records import RequestRecord, write_records
 from workloads.replay.client import StreamingClient
 from workloads.replay.dialect import served_models
+from workloads.replay.num_clients import num_clients
 from workloads.replay.replayer import Replayer
 from workloads.replay.result import ReplayResult
 from workloads.slo import SloThresholds
@@ -38,6 +40,9 @@ from workloads.workload import Workload
               help="End after this long; requests in flight are counted as cut.")  # fmt: skip
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
               help="Seconds one request may take.")  # fmt: skip
+@click.option("--clients", type=click.IntRange(min=1), metavar="N",
+              help="Processes to send from, each with whole sessions. Default: what the busiest 10 s of the recording "
+                   "need (500 requests/s or 8000 tokens/s a process), at most one for every four cores.")  # fmt: skip
 @click.option(
     "--vocab-size", type=click.IntRange(min=2), help="Of the model, to make prompts for a trace without text."
 )
@@ -55,6 +60,7 @@ def command(
     concurrency: int | None,
     limit_s: float | None,
     timeout_s: float,
+    clients: int | None,
     vocab_size: int | None,
     free_lengths: bool,
     records_path: Path | None,
@@ -64,7 +70,8 @@ def command(
     """Replay WORKLOAD against an OpenAI endpoint and print its metrics.
 
     Latencies start at the intended (recorded) arrival, so queueing in the client counts; `vllm bench serve`, whose
-    metric names these are, starts its clock at send time."""
+    metric names these are, starts its clock at send time. When the load generator itself was late no figures are
+    printed: they would be its own."""
     if mode == "concurrency" and concurrency is None:
         raise click.UsageError("--mode concurrency needs --concurrency N.")
     traffic = read_workload(workload)
@@ -83,10 +90,19 @@ def command(
             api_key=api_key,
             vocab_size=vocab_size,
             on_record=lambda record: counter.advance(),
+            clients=clients
+            or num_clients(
+                traffic,
+                num_cores=len(available_cores()),
+                mode=mode,  # type: ignore[arg-type]
+                speedup=speedup,
+                concurrency=concurrency,
+            ),
         )
         result = replayer.replay(traffic)
     if records_path is not None:
         write_records(records_path, result.records)
+    _refuse_void(result, records_path)
     _report(traffic, result, as_json=as_json)
 
 
@@ -115,17 +131,28 @@ async def _models(url: str, api_key: str | None) -> tuple[str, ...]:
         return (await served_models(client, "")).names
 
 
+def _refuse_void(result: ReplayResult, records_path: Path | None) -> None:
+    """No figure of a void replay is shown: whoever copied it would copy the load generator's own lateness."""
+    if result.void_reason is None:
+        return
+    kept = f" (the records are in {records_path})" if records_path is not None else ""
+    raise OptimizerError(
+        f"the replay is void, its figures are not shown: {result.void_reason}{kept}. Stop what else runs on this "
+        "machine, send from more processes (--clients N), replay slower (--speedup), or from another machine"
+    )
+
+
 def _report(workload: Workload, result: ReplayResult, *, as_json: bool) -> None:
     if not any(record.status == "ok" for record in result.records):
         raise OptimizerError(f"no request succeeded: {_first_error(result.records)}")
     slos = {name: SloThresholds.from_class(slo) for name, slo in workload.metadata.slo_classes.items()}
     metrics: ServingMetrics = summarize(result.records, slos or None)
     if as_json:
-        body = {"metrics": metrics.flat(), "void": result.void_reason, "notes": list(result.notes)}
+        body = {"metrics": metrics.flat(), "notes": list(result.notes)}
         click.echo(json.dumps(body, indent=2))
         return
     stdout_console().print(metrics_table(metrics))
-    for line in (*result.notes, *([f"VOID: {result.void_reason}"] if result.void_reason else [])):
+    for line in result.notes:
         stderr_console().print(f"note: {line}")
 
 

@@ -26,7 +26,7 @@ from optimizer.cli.watching import Watcher
 from optimizer.environment import describe_environment
 from optimizer.errors import OptimizerError
 from optimizer.fidelity import plan_fidelity
-from optimizer.placement import plan_placement
+from optimizer.placement import placement_for
 from optimizer.results import StudyResult
 from optimizer.run import Job, run_study, verification_seconds
 from reports.summary import study_json
@@ -116,14 +116,15 @@ def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
     store = checkpoint_store(wishes.quantizer_python)
+    job = make_job(wishes)
     backend = make_backend(
         wishes.engine,
-        plan_placement(),
+        placement_for(job.workload),
         reconfigurable=True,
         vllm_python=wishes.vllm_python,
         checkpoints=store.checkpoint if store else None,
     )
-    return make_job(wishes), backend
+    return job, backend
 
 
 def _refuse_early(job: Job, backend: Backend | SimulatedBackend) -> None:

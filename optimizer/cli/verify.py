@@ -16,7 +16,7 @@ from optimizer.cli.console import print_verification
 from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.progress import Phases
 from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
-from optimizer.placement import Placement, plan_placement
+from optimizer.placement import Placement, placement_for
 from optimizer.promise import verify_deployment
 from optimizer.quality.evaluate import QualityEvaluator, reference_config
 from optimizer.results import Deployment, Verification
@@ -54,7 +54,7 @@ def command(
     traffic = read_workload(workload)
     limits = with_quality_floor(parse_slos(slos or promised.slos))
     fidelity = plan_fidelity(None)
-    placement = plan_placement()
+    placement = placement_for(traffic)
     store = checkpoint_store(quantizer_python)
     backend = make_backend(
         promised.config.engine,

@@ -27,4 +27,4 @@ def client_of() -> Callable[..., Client]:
 @pytest.fixture
 def never_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """No replay is void: on a busy machine the load generator is late against a fake that answers in milliseconds."""
-    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda *_: None)
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", lambda *_: None)

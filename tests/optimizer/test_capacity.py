@@ -17,7 +17,8 @@ from optimizer.fidelity import choose_window
 from optimizer.measurement import measure
 from optimizer.saturation import Span, saturate, steady_span, token_rate
 from optimizer.slo import parse_slos
-from optimizer.slo_rate import Bracket, bisect, thinned
+from optimizer.slo_rate import Bracket, bisect, deciding_rule, thinned
+from workloads.record_arrays import RecordArrays
 from workloads.records import RequestRecord
 
 ClientOf = Callable[..., Client]
@@ -161,3 +162,37 @@ def test_slos_that_hold_at_no_rate_leave_the_saturation_and_say_so(serve: Serve,
     capacity = probe_capacity(client, window, measured, max_num_seqs=8, probe_s=0.5, slos=slos)
     assert capacity.basis == "saturation"
     assert "held at no rate" in capacity.notes[0]
+
+
+@pytest.mark.usefixtures("never_late")
+@pytest.mark.parametrize(("slo", "decision"), [("ttft:p50<1us", "violated"), ("ttft:p50<20s; e2el:p50<20s", "met")])
+def test_a_replay_that_only_asks_whether_slos_hold_ends_when_that_is_settled(
+    serve: Serve, client_of: ClientOf, slo: str, decision: str
+) -> None:
+    traffic = chats(80, rate_rps=40.0)
+    measured = RecordArrays.from_records([record(i, sent_s=i / 40, tokens_s=[i / 40 + 0.01]) for i in range(80)])
+    rule = deciding_rule(parse_slos(slo), measured, num_requests=80)
+    assert rule is not None
+    result = client_of(serve(Behaviour())).send(traffic, stop_rule=rule)
+    assert rule.decision == decision
+    assert result.num_unsent > 0
+
+
+def test_no_rule_decides_what_is_no_percentile_of_requests() -> None:
+    measured = RecordArrays.from_records([record(0, sent_s=0.0, tokens_s=[1.0])])
+    assert deciding_rule(parse_slos("ttft:p50<1s; ttft:mean<1s"), measured, num_requests=9) is None
+    assert deciding_rule(parse_slos("itl:p50<1s"), measured, num_requests=9) is None
+
+
+def test_a_probe_with_a_late_client_is_repeated_once(
+    serve: Serve, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays: list[int] = []
+
+    def late_once(*_: object) -> str | None:
+        replays.append(1)
+        return "the load generator was late" if len(replays) == 1 else None
+
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", late_once)
+    assert saturate(client_of(serve(Behaviour())), chats(40), concurrency=4, probe_s=1.0).value > 0
+    assert len(replays) == 2

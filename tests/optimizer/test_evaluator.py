@@ -139,11 +139,14 @@ def test_an_engine_that_fails_under_load_is_a_result_with_its_kind(
 
 
 def test_a_void_replay_is_told_and_is_not_feasible(make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda *_: "the load generator was late")
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", lambda *_: "the load generator was late")
     result = make(FakeBackend()).evaluate(0, DEFAULT, origin="default")
     assert result.state is TrialState.COMPLETE
     assert result.reason == "the load generator was late"
     assert not result.feasible
+    assert result.quality is not None
+    told = (result.metrics, result.estimates, result.cost, result.slos, result.objective)
+    assert told == ({}, {}, None, (), None)  # nothing that a console, a report, MLflow or a table could show
 
 
 def test_a_quantized_default_gets_its_reference_beforehand(make: MakeEvaluator) -> None:

@@ -11,8 +11,11 @@ from engine.backend import EngineError, EngineStatistics, FailureKind
 from optimizer.client import Client
 from optimizer.fidelity import TrialWindow, choose_window
 from optimizer.measurement import measure, statistics_difference, thresholds
+from optimizer.placement import Placement, available_cores
 from optimizer.slo import parse_slos
+from workloads.replay.num_clients import CORES_PER_CLIENT
 from workloads.slo import SloThresholds
+from workloads.workload import Workload
 
 ClientOf = Callable[..., Client]
 
@@ -54,13 +57,31 @@ def test_the_prefix_cache_is_empty_and_warm_up_is_not_counted(serve: Serve, clie
 def test_a_late_load_generator_is_retried_once_and_then_voids_the_measurement(
     serve: Serve, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workloads.replay.replayer.void_reason", lambda *_: "the load generator was late")
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", lambda *_: "the load generator was late")
     phases: list[str] = []
     server = serve(Behaviour())
     measurement = measure(client_of(server), window(10), report=phases.append)
     assert measurement.void_reason == "the load generator was late"
     assert server.num_resets == 2
     assert "replaying again: the load generator was late" in phases
+
+
+@pytest.mark.skipif(not available_cores(), reason="needs a system that pins processes")
+def test_a_rate_beyond_one_core_is_sent_from_the_clients_other_cores_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def two(_: Workload, *, num_cores: int, **__: object) -> int:
+        asked.append(num_cores)
+        return 2
+
+    monkeypatch.setattr("optimizer.client.num_clients", two)
+    placement = Placement(engine_cores=None, client_cores=available_cores()[-1:] * 2)
+    result = Client(server=serve(Behaviour()), placement=placement).send(chats(12, rate_rps=200.0))
+    assert asked == [2 * CORES_PER_CLIENT]  # which allow for two clients
+    assert "sent by 2 client processes" in result.notes
+    assert [record.status for record in result.records] == ["ok"] * 12
 
 
 @pytest.mark.usefixtures("never_late")

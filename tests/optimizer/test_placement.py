@@ -12,6 +12,11 @@ def test_the_client_gets_the_last_core_and_the_engine_the_others() -> None:
     assert placement == Placement(engine_cores=(0, 1, 2), client_cores=(3,))
 
 
+def test_several_client_processes_get_a_core_each_and_the_engine_keeps_one() -> None:
+    assert plan_placement({0, 1, 2, 3}, num_clients=2) == Placement(engine_cores=(0, 1), client_cores=(2, 3))
+    assert plan_placement({0, 1, 2}, num_clients=5) == Placement(engine_cores=(0,), client_cores=(1, 2))
+
+
 def test_one_core_is_not_divided_and_the_reader_is_told() -> None:
     placement = plan_placement([5])
     assert placement.engine_cores is None

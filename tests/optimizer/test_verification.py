@@ -1,5 +1,6 @@
 """Default against recommended, interleaved on held-out traffic; and a deployment against its promise."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from optimizer.results import Comparison, Deployment, Provenance, Verification
 from optimizer.slo import parse_slos
 from optimizer.verification import verify
 from workloads.estimate import Estimate
+from workloads.records import RequestRecord
 
 DEFAULT = EngineConfig(model="none", max_num_seqs=16)
 FASTER = DEFAULT.model_copy(update={"speculative_config": SpeculativeConfig(method="ngram", num_speculative_tokens=4)})
 INT4 = DEFAULT.model_copy(update={"quantization": Quantization(weights="int4_g128")})
+
+NUM_WARMUP = 2
 
 pytestmark = pytest.mark.usefixtures("never_late")
 
@@ -55,7 +59,7 @@ def run(
         backend=backend,
         default=default,
         recommended=recommended,
-        window=choose_window(workload, 0.3, num_warmup=2),
+        window=choose_window(workload, 0.3, num_warmup=NUM_WARMUP),
         slos=parse_slos(slos),
         quality=quality,
         placement=UNPINNED,
@@ -103,6 +107,36 @@ def test_two_engines_that_do_not_fit_together_take_turns(tmp_path: Path) -> None
     found = run(backend, tmp_path, FASTER)
     assert found.order == "ABBA"
     assert len(backend.launched) == 1 + 4
+
+
+def make_void(monkeypatch: pytest.MonkeyPatch, *replays: int) -> None:
+    """These replays of the window are void, counted from 1; a void one is replayed again at once."""
+    seen: list[int] = []
+
+    def reason(records: Sequence[RequestRecord], loop_lags_s: Sequence[float]) -> str | None:
+        if loop_lags_s or len(records) == NUM_WARMUP:  # a probe or a warm-up, at a fixed concurrency
+            return None
+        seen.append(len(seen) + 1)
+        return "the load generator was late" if seen[-1] in replays else None
+
+    monkeypatch.setattr("workloads.replay.outcome.void_reason", reason)
+
+
+def test_a_pair_with_a_void_replay_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_void(monkeypatch, 1, 2)
+    found = run(FakeBackend(behave), tmp_path, FASTER)
+    (latency,) = (one for one in found.comparisons if one.metric == "p50_tpot_ms")
+    assert 0 < latency.default.num_samples == latency.recommended.num_samples <= 16  # of one replay each
+    assert found.holds
+    assert "replay 1 of 4, default is left out: the load generator was late" in found.notes
+
+
+def test_void_replays_verify_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_void(monkeypatch, *range(1, 9))
+    found = run(FakeBackend(behave), tmp_path, FASTER, slos="ttft:p50<60s")
+    assert (found.comparisons, found.slos, found.holds) == ((), (), False)
+    assert any(note.startswith("nothing was verified: the load generator was late") for note in found.notes)
+    assert len(list(tmp_path.glob("records-*"))) == 4
 
 
 def test_the_default_itself_has_nothing_to_be_compared_with(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ class Pacing(Protocol):
 class OpenLoop:
     """Every request at its recorded arrival, whatever the server does."""
 
-    def __init__(self, requests: Sequence[Request], *, speedup: float) -> None:
-        self._due = _arrivals(requests, range(len(requests)), speedup)
+    def __init__(self, requests: Sequence[Request], *, speedup: float, origin_s: float | None = None) -> None:
+        origin = origin_of(requests, "open_loop") if origin_s is None else origin_s
+        self._due = [((_arrival(request) - origin) / speedup, i) for i, request in enumerate(requests)]
 
     def first(self) -> Due:
         return self._due
@@ -50,16 +51,17 @@ class _Family(NamedTuple):
 class SessionAware:
     """First turns at their recorded arrival, later turns when their parents have ended plus the think time."""
 
-    def __init__(self, requests: Sequence[Request], *, speedup: float) -> None:
+    def __init__(self, requests: Sequence[Request], *, speedup: float, origin_s: float | None = None) -> None:
         self._requests = requests
         self._speedup = speedup
+        self._origin_s = origin_of(requests, "sessions") if origin_s is None else origin_s
         self._family = _family(requests)
         self._waiting = [len(parents) for parents in self._family.parents]
         self._latest_end = [0.0] * len(requests)
 
     def first(self) -> Due:
         roots = [i for i, count in enumerate(self._waiting) if not count]
-        return _arrivals(self._requests, roots, self._speedup)
+        return [((_arrival(self._requests[i]) - self._origin_s) / self._speedup, i) for i in roots]
 
     def finished(self, request: int, end_s: float) -> Due:
         due = []
@@ -126,26 +128,41 @@ def choose_mode(workload: Workload, mode: Mode) -> Mode:
     return mode
 
 
-def make_pacing(requests: Sequence[Request], mode: Mode, *, speedup: float, concurrency: int | None) -> Pacing:
+def origin_of(requests: Sequence[Request], mode: Mode) -> float:
+    """The recorded arrival, seconds, that a chosen mode replays at second 0: the first of those it goes by.
+
+    Raises:
+        WorkloadError: a first turn without an arrival.
+    """
+    if mode == "concurrency":
+        return 0.0
+    timed = (request for request in requests if mode == "open_loop" or not request.parent_ids)
+    return min(map(_arrival, timed), default=0.0)
+
+
+def make_pacing(
+    requests: Sequence[Request],
+    mode: Mode,
+    *,
+    speedup: float,
+    concurrency: int | None,
+    origin_s: float | None = None,
+) -> Pacing:
     """The pacing of a chosen mode.
+
+    Args:
+        origin_s: see `origin_of`, of the whole workload where these requests are a share of it; None: theirs.
 
     Raises:
         WorkloadError: a first turn without an arrival, or no number for `concurrency`.
     """
     if mode == "open_loop":
-        return OpenLoop(requests, speedup=speedup)
+        return OpenLoop(requests, speedup=speedup, origin_s=origin_s)
     if mode == "sessions":
-        return SessionAware(requests, speedup=speedup)
+        return SessionAware(requests, speedup=speedup, origin_s=origin_s)
     if concurrency is None or concurrency < 1:
         raise WorkloadError("mode concurrency needs how many requests to keep in flight", fix="Give concurrency >= 1")
     return Concurrency(requests, slots=concurrency)
-
-
-def _arrivals(requests: Sequence[Request], chosen: Sequence[int], speedup: float) -> Due:
-    """Recorded arrivals, the earliest at 0."""
-    arrivals = [_arrival(requests[i]) for i in chosen]
-    earliest = min(arrivals, default=0.0)
-    return [((arrival - earliest) / speedup, i) for arrival, i in zip(arrivals, chosen, strict=True)]
 
 
 def _arrival(request: Request) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,16 @@ from workloads.prompts import PreparedRequest, PromptBuilder
 from workloads.records import RequestRecord
 from workloads.replay.client import StreamingClient
 from workloads.replay.dialect import PROBE_TIMEOUT_S, learn_dialect, served_models
-from workloads.replay.loop_lag import LoopLag
-from workloads.replay.pacing import Concurrency, Mode, choose_mode, make_pacing
-from workloads.replay.result import ReplayResult, void_reason
+from workloads.replay.event_loop import loop_factory
+from workloads.replay.outcome import Outcome, merged_records, result_of
+from workloads.replay.pacing import Concurrency, Mode, Pacing, choose_mode, make_pacing, origin_of
+from workloads.replay.parallel_run import LOOK_EVERY_S, REPORT_EVERY_S, ParallelRun
+from workloads.replay.part import carry_out
+from workloads.replay.result import ReplayResult
 from workloads.replay.run import ReplayRun, RunLimits
 from workloads.replay.server_clocks import ServerClocks
+from workloads.replay.share import Share
+from workloads.replay.shares import share_out, split_slots
 from workloads.request import Request
 from workloads.stopping.stop_rule import StopRule
 from workloads.workload import Workload
@@ -51,8 +57,11 @@ class Replayer:
         vocab_size: for prompts without text; else the workload's.
         max_model_len: else the server's /v1/models says.
         seed: of synthetic prompts, and of arrivals within the step their stamps have.
-        on_record: called with each request that ended by itself, in order of ending.
+        on_record: called with each request that ended by itself, in order of ending (of several clients: of reports).
         stop_rule: may end the replay early; requests in flight are recorded as cut.
+        clients: processes to send from, each with whole sessions of its own and, in mode concurrency, its part of the
+            requests in flight; fewer where there are not so many sessions. One: this process.
+        client_cores: a core for each client process of several; None: wherever the system likes.
     """
 
     base_url: str
@@ -74,19 +83,22 @@ class Replayer:
     seed: int = 0
     on_record: Callable[[RequestRecord], None] | None = None
     stop_rule: StopRule | None = None
+    clients: int = 1
+    client_cores: Sequence[int] | None = None
 
     def replay(self, workload: Workload) -> ReplayResult:
         """Replay to the end in an event loop of its own; Ctrl-C closes every connection and is raised.
 
         Raises:
-            WorkloadError: the workload cannot drive the mode. What goes wrong with requests is in their records.
+            WorkloadError: the workload cannot drive the mode, or one of several client processes died. What goes wrong
+                with requests is in their records.
         """
         results: list[ReplayResult] = []  # not the task's own result: asyncio's signal handling would repr() it
 
         async def collect() -> None:
             results.append(await self.replay_async(workload))
 
-        with _quiet_collector(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with _quiet_collector(), asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(collect())
         return results[0]
 
@@ -98,26 +110,69 @@ class Replayer:
         requests = spread_within_steps(list(workload), resolution_s, seed=self.seed)
         mode = choose_mode(workload, self.mode)
         pacing = make_pacing(requests, mode, speedup=self.speedup, concurrency=self.concurrency)
+        most = self.concurrency if mode == "concurrency" else None
+        shares = share_out(requests, min(self.clients, most or self.clients))
         async with StreamingClient(
             self.base_url, timeout_s=self.timeout_s, api_key=self.api_key, max_retries=self.max_retries
         ) as client:
             builder, notes = await self._builder(client, workload, requests)
             notes += await self._warm_up(client, builder)
-            run = ReplayRun(
-                requests,
-                [builder.build(request) for request in requests],
-                client,
-                pacing,
-                limits=RunLimits(self.limit_s, self.stall_s, self.stop_rule),
-                keep_text=self.keep_text,
-                on_record=self.on_record,
-            )
             before = await ServerClocks.read(client)
-            with LoopLag() if mode == "concurrency" else contextlib.nullcontext() as heart:
-                await run.execute()
-            notes += (await ServerClocks.read(client)).notes(before, run.records)
+            if len(shares) == 1:
+                outcome = await self._alone(client, builder, requests, mode, pacing)
+            else:
+                outcome = await self._together(builder, [[requests[row] for row in rows] for rows in shares], mode)
+                notes.append(f"sent by {len(shares)} client processes")
+            records = merged_records(outcome.parts)
+            notes += (await ServerClocks.read(client)).notes(before, records)
+        builder.changes.update(outcome.changes)
         notes = [f"replayed in mode {mode}", *_spreading(resolution_s), *notes, *builder.notes()]
-        return _result(run, notes, client, heart.lags_s if heart is not None else ())
+        return result_of(outcome, records, num_requests=len(requests), notes=notes)
+
+    async def _alone(
+        self, client: StreamingClient, builder: PromptBuilder, requests: Sequence[Request], mode: Mode, pacing: Pacing
+    ) -> Outcome:
+        """From this process."""
+        run = ReplayRun(
+            requests,
+            [builder.build(request) for request in requests],
+            client,
+            pacing,
+            limits=RunLimits(self.limit_s, self.stall_s, self.stop_rule),
+            keep_text=self.keep_text,
+            on_record=self.on_record,
+        )
+        part = await carry_out(run, client, mode)
+        return Outcome([part], part.end, Counter())
+
+    async def _together(self, builder: PromptBuilder, shares: Sequence[Sequence[Request]], mode: Mode) -> Outcome:
+        """From a process a share."""
+        slots = split_slots(self.concurrency or 0, len(shares))
+        origin_s = origin_of([request for share in shares for request in share], mode)
+        listens = self.stop_rule is not None
+        orders = [
+            Share(
+                base_url=self.base_url,
+                requests=share,
+                builder=builder,
+                mode=mode,
+                speedup=self.speedup,
+                concurrency=slots[number] if mode == "concurrency" else None,
+                origin_s=origin_s,
+                keep_text=self.keep_text,
+                limit_s=self.limit_s,
+                timeout_s=self.timeout_s,
+                max_retries=self.max_retries,
+                api_key=self.api_key,
+                core=None if self.client_cores is None else self.client_cores[number],
+                tells_records=listens or self.on_record is not None,
+                tells_flights=listens,
+                look_every_s=LOOK_EVERY_S if listens else REPORT_EVERY_S,
+            )
+            for number, share in enumerate(shares)
+        ]
+        run = ParallelRun(orders, stall_s=self.stall_s, stop_rule=self.stop_rule, on_record=self.on_record)
+        return await run.execute()
 
     async def _builder(
         self, client: StreamingClient, workload: Workload, requests: Sequence[Request]
@@ -156,30 +211,6 @@ def _spreading(resolution_s: float | None) -> list[str]:
     return [f"arrivals were recorded in steps of {resolution_s:g} s: spread at random within their step"]
 
 
-def _result(run: ReplayRun, notes: list[str], client: StreamingClient, loop_lags_s: Sequence[float]) -> ReplayResult:
-    counted = (
-        (run.num_estimated, "answers whose token times are spread evenly over their chunks"),
-        (run.num_unpinned, "answers of another length than asked for"),
-        (client.num_resent, "requests sent again because the server had closed a kept connection"),
-        (client.num_retries, "retries of requests that the server refused or that did not reach it"),
-    )
-    records = tuple(run.records)
-    if run.end.by == "stop_rule":
-        notes.append(f"stopped early, {run.num_unsent} requests were not sent: {run.end.reason}")
-    return ReplayResult(
-        records=records,
-        responses=run.responses,
-        duration_s=run.duration_s,
-        zero_monotonic_s=run.zero_s,
-        num_unsent=run.num_unsent,
-        num_retries=client.num_retries,
-        ended_by=run.end.by,
-        stop_reason=run.end.reason,
-        void_reason=void_reason(records, loop_lags_s),
-        notes=(*notes, *(f"{count} {what}" for count, what in counted if count)),
-    )
-
-
 @contextlib.contextmanager
 def _quiet_collector() -> Iterator[None]:
     """Keeps the garbage collector off what exists already, so that full collections during a replay are short."""
@@ -188,11 +219,3 @@ def _quiet_collector() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

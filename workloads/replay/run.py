@@ -29,9 +29,12 @@ class RunLimits(NamedTuple):
     limit_s: float | None = None  # from the first intended start
     stall_s: float | None = None  # without a byte from the server while requests wait
     stop_rule: StopRule | None = None
+    look_every_s: float = LOOK_EVERY_S  # of the stop rule, at most
 
 
-class _End(NamedTuple):
+class End(NamedTuple):
+    """Why a run ended."""
+
     by: EndedBy
     reason: str | None = None
 
@@ -61,26 +64,35 @@ class ReplayRun:
         self._next_look_s = 0.0
         self._flights: dict[asyncio.Task[None], Flight] = {}
         self._intended: dict[int, float] = {}  # scheduled and not launched
+        self._ordered: End | None = None  # before it was executed
+        self._finished: asyncio.Future[End] | None = None
         self.zero_s = 0.0  # monotonic
         self.records: list[RequestRecord] = []
         self.responses: dict[str, Response] = {}
         self.num_estimated = 0  # answers whose token times are spread over chunks
         self.num_unpinned = 0  # answers of another length than asked for
         self.duration_s = 0.0
-        self.end = _End("completion")
+        self.end = End("completion")
 
-    async def execute(self) -> None:
-        """Replay; on return nothing is in flight. Cancelling it cancels what is in flight."""
+    async def execute(self, zero_s: float | None = None) -> None:
+        """Replay; on return nothing is in flight. Cancelling it cancels what is in flight.
+
+        Args:
+            zero_s: the monotonic moment that intended starts count from; None: as soon as it can be.
+        """
         loop = asyncio.get_running_loop()
-        self._finished: asyncio.Future[_End] = loop.create_future()
+        self._finished = finished = loop.create_future()
         self._loop = loop
         self._timer = PreciseTimer(loop, self._launch)
         watch = loop.create_task(self._watch())
-        self.zero_s = time.monotonic() + 0.005  # room to arm the timer before the first request is due
+        # else room to arm the timer before the first request is due
+        self.zero_s = time.monotonic() + 0.005 if zero_s is None else zero_s
         try:
             self._schedule(self._pacing.first())
             self._check_complete()
-            self.end = await self._finished
+            if self._ordered is not None:
+                self._finish(self._ordered)
+            self.end = await finished
         finally:
             watch.cancel()
             self._timer.close()
@@ -88,16 +100,21 @@ class ReplayRun:
             self.duration_s = time.monotonic() - self.zero_s
         self.records.sort(key=lambda record: record.intended_start_s)
 
+    def stop(self, end: End) -> None:
+        """End it from outside, perhaps before it began; requests in flight are recorded as when it ends by itself."""
+        self._ordered = end
+        self._finish(end)
+
     @property
-    def num_unsent(self) -> int:
-        return len(self._requests) - len(self.records)
+    def num_in_flight(self) -> int:
+        return len(self._flights)
 
     def _schedule(self, due: Due) -> None:
         self._intended.update((index, when) for when, index in due)
         self._timer.add_all([(self.zero_s + when, index) for when, index in due])
 
     def _launch(self, index: int) -> None:
-        if self._finished.done():
+        if self._is_over:
             return
         flight = Flight(index, self.zero_s + self._intended.pop(index), keep_text=self._keep_text)
         if not self._flights:
@@ -117,7 +134,7 @@ class ReplayRun:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        if not self._finished.done():
+        if self._finished is not None and not self._finished.done():
             self._finished.set_exception(error)
 
     def _collect(self, flight: Flight) -> None:
@@ -127,20 +144,21 @@ class ReplayRun:
         if self._on_record is not None:
             self._on_record(record)
         self._unseen.append(record)
-        self._look()
         self._schedule(self._pacing.finished(flight.index, record.end_s))
+        self._look()  # after that, so that it knows what is due by now
         self._check_complete()
 
     def _look(self) -> None:
         """Let the stop rule see what has happened, not too often."""
         rule, now = self._limits.stop_rule, time.monotonic()
-        if rule is None or now < self._next_look_s or self._finished.done():
+        if rule is None or now < self._next_look_s or self._is_over:
             return
-        self._next_look_s = now + LOOK_EVERY_S
+        self._next_look_s = now + self._limits.look_every_s
         ended, self._unseen = self._unseen, []
+        now = min(now, self._timer.earliest_s)  # what is due and was not launched yet is not in flight either
         reason = rule.look(now - self.zero_s, ended, [self._in_flight(flight) for flight in self._flights.values()])
         if reason is not None:
-            self._finish(_End("stop_rule", reason))
+            self._finish(End("stop_rule", reason))
 
     def _in_flight(self, flight: Flight) -> InFlight:
         first, answer = flight.answer.first_token_s, flight.answer
@@ -153,12 +171,16 @@ class ReplayRun:
 
     def _check_complete(self) -> None:
         if not self._flights and not self._intended:
-            self._finish(_End("completion"))
+            self._finish(End("completion"))
 
-    def _finish(self, end: _End) -> None:
-        if not self._finished.done():
+    def _finish(self, end: End) -> None:
+        if self._finished is not None and not self._finished.done():
             self._timer.clear()
             self._finished.set_result(end)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._finished is None or self._finished.done()
 
     def _tally(self, flight: Flight, record: RequestRecord) -> None:
         if record.status != "ok":
@@ -173,14 +195,14 @@ class ReplayRun:
 
     async def _watch(self) -> None:
         """Ends the run at its limit, or when the server has gone silent."""
-        limit_s, stall_s, stop_rule = self._limits
-        longest = 0.25 if stop_rule is None else 2 * LOOK_EVERY_S
+        limit_s, stall_s, stop_rule, look_every_s = self._limits
+        longest = 0.25 if stop_rule is None else 2 * look_every_s
         while True:
             now = time.monotonic()
             if limit_s is not None and now - self.zero_s >= limit_s:
-                self._finish(_End("limit"))
+                self._finish(End("limit"))
             if stall_s is not None and self._flights and now - self._client.last_data_s >= stall_s:
-                self._finish(_End("stall", f"no byte from the server for {stall_s:g} s"))
+                self._finish(End("stall", f"no byte from the server for {stall_s:g} s"))
             try:
                 self._look()  # requests in flight tell something by not ending
             except Exception as error:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import heapq
+import math
 import os
 import sys
 import time
@@ -59,6 +60,11 @@ class PreciseTimer:
                 heapq.heappush(self._heap, item)
         if self._heap[0] != earliest:
             self._arm()
+
+    @property
+    def earliest_s(self) -> float:
+        """The time of the first item that was not delivered; infinity when there is none."""
+        return self._heap[0][0] if self._heap else math.inf
 
     def clear(self) -> None:
         """Forget every item."""

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from workloads.records import RequestRecord
 from workloads.stopping.limit import PercentileLimit
-from workloads.stopping.limit_test import LimitTest
+from workloads.stopping.limit_test import ALPHA, LimitTest
 from workloads.stopping.stop_rule import InFlight
-from workloads.stopping.violated import ALPHA
 
 
 @dataclass(frozen=True, kw_only=True)

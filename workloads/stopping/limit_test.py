@@ -8,7 +8,7 @@ know what follows from the answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from workloads.records import RequestRecord
 from workloads.stopping.clustering import clustering_of, discount
@@ -17,6 +17,7 @@ from workloads.stopping.limit import PercentileLimit
 from workloads.stopping.stop_rule import InFlight
 from workloads.stopping.verdicts import Verdicts
 
+ALPHA = 0.05
 _PATIENCE = 1.05  # the counted requests' own clustering is looked at again when so many times more are counted
 
 
@@ -78,3 +79,17 @@ class LimitTest:
             f"{num_above} of {num_requests} requests have {self.limit.metric.upper()} above {limit_ms:.4g} ms, "
             f"{share:.3g}% of them may ({how})"
         )
+
+
+def limit_tests(
+    limits: Mapping[str, PercentileLimit],
+    *,
+    num_requests: int,
+    clustering: Mapping[str, float | None],
+    alpha: float,
+) -> dict[str, LimitTest]:
+    """A test for each of several named limits of one replay, which share the error."""
+    return {
+        name: LimitTest(limit, num_requests=num_requests, alpha=alpha / len(limits), clustering=clustering.get(name))
+        for name, limit in limits.items()
+    }

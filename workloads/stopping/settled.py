@@ -10,9 +10,8 @@ from typing import Literal
 
 from workloads.records import RequestRecord
 from workloads.stopping.limit import PercentileLimit
-from workloads.stopping.limit_test import LimitTest
+from workloads.stopping.limit_test import ALPHA, limit_tests
 from workloads.stopping.stop_rule import InFlight
-from workloads.stopping.violated import ALPHA
 
 
 class Settled:
@@ -26,12 +25,7 @@ class Settled:
         clustering: Mapping[str, float | None],
         alpha: float = ALPHA,
     ) -> None:
-        self._tests = {
-            name: LimitTest(
-                limit, num_requests=num_requests, alpha=alpha / len(limits), clustering=clustering.get(name)
-            )
-            for name, limit in limits.items()
-        }
+        self._tests = limit_tests(limits, num_requests=num_requests, clustering=clustering, alpha=alpha)
         self.decision: Literal["violated", "met"] | None = None
 
     def look(self, now_s: float, ended: Sequence[RequestRecord], in_flight: Sequence[InFlight]) -> str | None:

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from workloads.records import RequestRecord
 from workloads.stopping.limit import PercentileLimit
-from workloads.stopping.limit_test import LimitTest
+from workloads.stopping.limit_test import ALPHA, limit_tests
 from workloads.stopping.stop_rule import InFlight
-
-ALPHA = 0.05
 
 
 class Violated:
@@ -32,12 +30,7 @@ class Violated:
         clustering: Mapping[str, float | None],
         alpha: float = ALPHA,
     ) -> None:
-        self._tests = {
-            name: LimitTest(
-                limit, num_requests=num_requests, alpha=alpha / len(limits), clustering=clustering.get(name)
-            )
-            for name, limit in limits.items()
-        }
+        self._tests = limit_tests(limits, num_requests=num_requests, clustering=clustering, alpha=alpha)
         self.exceeded: tuple[PercentileLimit, ...] = ()
 
     def look(self, now_s: float, ended: Sequence[RequestRecord], in_flight: Sequence[InFlight]) -> str | None:

@@ -26,21 +26,21 @@ class Figures(NamedTuple):
     """One tool at one rate; milliseconds where the name says so."""
 
     num_requests: int  # that the tool speaks of
-    achieved_rate: float  # requests/s at the mock
+    achieved_rate: float  # requests/s at the mock: the slope of arrivals over their schedule, or their number over time
     rate_error_percent: float
-    lag_p50_ms: float  # of the requests' arrival at the mock behind their schedule, placed as well as it fits
-    lag_p99_ms: float
+    lag_p50_ms: float | None  # of the arrival at the mock behind the schedule, placed as well as it fits
+    lag_p99_ms: float | None  # None, as whatever counts from the schedule, where nobody knows it
     own_lag_p99_ms: float | None  # what the tool says of itself
     ttft_p50_ms: float  # said by the tool
     ttft_p50_true_ms: float  # first chunk written − request received
     ttft_p99_ms: float
-    ttft_p99_true_ms: float  # first chunk written − intended arrival: what a user waits for
+    ttft_p99_true_ms: float | None  # first chunk written − intended arrival: what a user waits for
     ttft_added_p50_ms: float  # median over requests of (said − first chunk written + request received)
     ttft_added_p99_ms: float
     e2el_p50_ms: float
     e2el_p50_true_ms: float  # last chunk written − request received
     e2el_p99_ms: float
-    e2el_p99_true_ms: float  # last chunk written − intended arrival
+    e2el_p99_true_ms: float | None  # last chunk written − intended arrival
     mock: Mock
 
 
@@ -51,29 +51,36 @@ def figures(said: Said, truth: Truth, rate: float, timing: Timing) -> Figures:
         ToolError: the mock did not see as many requests as the tool speaks of.
     """
     truth = _matched(said, truth)
-    intended = schedule(said, truth, rate)
-    lag, waited = truth.received - intended, truth.first - truth.received
+    intended = schedule(said, truth, rate) if said.is_steady else None
+    waited = truth.first - truth.received
     added = said.ttft - waited
-    achieved = rate * float(np.ptp(intended) / np.ptp(truth.received))
+    achieved = _achieved(truth, intended, rate)
     return Figures(
-        len(lag),
+        len(waited),
         achieved,
         100 * abs(achieved / rate - 1),
-        _ms(lag, 50),
-        _ms(lag, 99),
+        None if intended is None else _ms(truth.received - intended, 50),
+        None if intended is None else _ms(truth.received - intended, 99),
         None if said.lag is None else _ms(said.lag, 99),
         _ms(said.ttft, 50),
         _ms(waited, 50),
         _ms(said.ttft, 99),
-        _ms(truth.first - intended, 99),
+        None if intended is None else _ms(truth.first - intended, 99),
         _ms(added, 50),
         _ms(added, 99),
         _ms(said.e2el, 50),
         _ms(truth.last - truth.received, 50),
         _ms(said.e2el, 99),
-        _ms(truth.last - intended, 99),
+        None if intended is None else _ms(truth.last - intended, 99),
         mock_figures(truth, timing),
     )
+
+
+def _achieved(truth: Truth, intended: Floats | None, rate: float) -> float:
+    """A slope, not the span: one late request at the end says nothing of the rate."""
+    if intended is None:
+        return (len(truth.received) - 1) / float(np.ptp(truth.received))
+    return rate / float(np.polyfit(intended - intended[0], truth.received - truth.received[0], 1)[0])
 
 
 def mock_figures(truth: Truth, timing: Timing) -> Mock:
@@ -86,8 +93,14 @@ def stall_charged(said: Said, truth: Truth, rate: float, timing: Timing) -> tupl
     """How much of a stall a tool charges.
 
     Over the requests intended from `first_s` before the stall until its end: Σ (TTFT − its median) as the tool says it,
-    divided by Σ (first chunk written − intended arrival − its median); and that second sum in seconds.
+    divided by Σ (first chunk written − intended arrival − its median); and that second sum in seconds. More than all
+    of it is charged by a tool that is itself held up by the answers that come at once afterwards.
+
+    Raises:
+        ToolError: nobody knows which requests were due in it.
     """
+    if not said.is_steady:
+        raise ToolError("stall: it does not tell when its requests were due")
     truth = _matched(said, truth)
     intended = schedule(said, truth, rate)
     begin, end = truth.stall

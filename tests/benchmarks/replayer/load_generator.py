@@ -38,6 +38,7 @@ class Said(NamedTuple):
     e2el: Floats
     lag: Floats | None = None  # how late it sent, where it says so
     intended: Floats | None = None  # when it meant to send, from any zero; None: at a constant rate
+    is_steady: bool = True  # False: at random gaps that it does not tell, so that nobody knows how late it was
 
 
 class ToolError(Exception):

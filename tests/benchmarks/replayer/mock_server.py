@@ -138,6 +138,8 @@ class _Protocol(asyncio.Protocol):
         self.loop.call_later(self.timing.first_s, self.write, chunks, 0, log.first, log.last, number)
 
     def write(self, chunks: list[bytes], token: int, first: list[float], last: list[float], number: int) -> None:
+        if self.transport.is_closing():  # the client has given up
+            return
         if token == 0:
             first[number] = time.monotonic()
         self.transport.write(chunks[token])

@@ -24,6 +24,7 @@ class Behaviour:
     refuses: frozenset[str] = frozenset()  # body fields answered with 400
     max_model_len: int | None = None
     models: tuple[str, ...] = ("mock",)
+    answers_from: int = 0  # no answer begins before so many requests have come
     fault: Callable[[dict[str, Any]], str | None] = lambda _: None
 
 
@@ -66,6 +67,8 @@ class MockServer:
             self.paths.append(request.path)
             self.headers.append(dict(request.headers))
             self.connections.add(id(request.transport))
+        while not probe and len(self.bodies) < self.behaviour.answers_from:
+            await asyncio.sleep(0.002)
         if fault == "stall":
             self._stall()
         if fault == "500":
