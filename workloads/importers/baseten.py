@@ -12,6 +12,7 @@ from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.logged_calls import LoggedCall, linked
 from workloads.importers.otel_spans import hashed
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, read_rows
 from workloads.metadata import PrefixHashing, WorkloadMetadata
 from workloads.request import Request, json_text
@@ -28,12 +29,19 @@ class BasetenImporter:
         first = first_row(path)
         return first is not None and {"timestamp_start_unix_ms", "input_tokens", "output_tokens"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(
+        self,
+        path: Path,
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         losses: list[str] = []
-        rows = [Cells(path, line, row) for line, row in read_rows(path)]
-        size = next((found for cells in rows if (found := cells.count("block_size"))), None)
+        rows = [Cells(path, line, row, repairs) for line, row in read_rows(path, repairs)]
+        size = next((found for cells in rows if (found := cells.spare_count("block_size"))), None)
         dense: dict[object, int] = {}
-        calls = [_call(cells, size, dense) for cells in rows]
+        made = list(repairs.made(rows, lambda cells: (cells, _call(cells, size, dense))))
+        rows, calls = [cells for cells, _ in made], [call for _, call in made]
         num_misfit = sum(bool(cells.row.get("total_hashes")) for cells in rows)
         num_misfit -= sum(call.request.prefix_hashes is not None for call in calls)
         if num_misfit:
@@ -54,7 +62,7 @@ class BasetenImporter:
 def _call(cells: Cells, size: int | None, dense: dict[object, int]) -> LoggedCall:
     row = cells.row
     start = cells.needed_number("timestamp_start_unix_ms") / 1000
-    latency, first = cells.number("duration_e2e_ms", least=0), cells.number("duration_ttft_ms", least=0)
+    latency, first = cells.spare_number("duration_e2e_ms"), cells.spare_number("duration_ttft_ms")
     inputs, hashes = cells.needed_count("input_tokens"), row.get("total_hashes") or []
     fits = bool(size) and bool(hashes) and inputs // (size or 1) <= len(hashes) <= -(-inputs // (size or 1))
     cancelled = bool(row.get("request_canceled"))
@@ -65,7 +73,7 @@ def _call(cells: Cells, size: int | None, dense: dict[object, int]) -> LoggedCal
         tenant=hashed(row.get("org_id")),
         input_tokens=inputs or None,
         output_tokens=cells.needed_count("output_tokens"),
-        cached_tokens=cells.count("cached_tokens_reference"),
+        cached_tokens=cells.spare_count("cached_tokens_reference"),
         prompt=row.get("prompt") or None,
         prefix_hashes=tuple(dense.setdefault(block, len(dense)) for block in hashes) if fits else None,
         response=row.get("output_text"),

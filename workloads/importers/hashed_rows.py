@@ -6,43 +6,62 @@ Does not know which trace it is.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from workloads.errors import WorkloadError
 from workloads.importers.json_lines import json_lines
+from workloads.importers.repairs import Repairs
 from workloads.importers.rows import Row
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
 LOOKED_AT = 10_000  # rows
 
 
+MOST = 0.95  # of the rows looked at: a few may be damaged
+
+
 def first_rows(path: Path, num_rows: int = LOOKED_AT) -> list[Row]:
-    """The first rows of a JSON Lines file; none where it cannot be read."""
+    """The first rows of a JSON Lines file, without those that cannot be read."""
     rows: list[Row] = []
     try:
-        rows.extend(row for _, row in itertools.islice(json_lines(path), num_rows))
+        rows.extend(row for _, row in itertools.islice(json_lines(path, Repairs()), num_rows))
     except (WorkloadError, OSError):
         return rows
     return rows
 
 
+def mostly(flags: Iterable[bool]) -> bool:
+    """Whether nearly all are true, and any."""
+    given = list(flags)
+    return any(given) and sum(given) >= MOST * len(given)
+
+
 def is_lengths(row: Row) -> bool:
     """Whether the row is a time and two lengths."""
-    return all(type(row.get(name)) in (int, float) for name in ("timestamp", "input_length", "output_length"))
+    return all(
+        type(row.get(name)) in (int, float) and math.isfinite(row[name])
+        for name in ("timestamp", "input_length", "output_length")
+    )
 
 
 def fitting_block_size(rows: Sequence[Row]) -> int | None:
-    """The largest usual size of which every row's hashes are its blocks, the last one whole or not."""
-    return next((size for size in BLOCK_SIZES if hashes_fit(rows, size)), None)
+    """The largest usual size of which every row's hashes are its blocks, the last one whole or not.
+
+    Where no size fits every row, the largest that fits nearly all: the others are damaged.
+    """
+    fits = [(size, hashes_fit(rows, size)) for size in BLOCK_SIZES]
+    whole = next((size for size, found in fits if found and all(found)), None)
+    return whole or next((size for size, found in fits if mostly(found)), None)
 
 
-def hashes_fit(rows: Sequence[Row], size: int) -> bool:
-    """Whether every row's number of hashes fits its input length."""
+def hashes_fit(rows: Sequence[Row], size: int) -> list[bool]:
+    """Of each row with hashes whether their number fits its input length."""
     hashed = [(row["input_length"], len(row["hash_ids"])) for row in rows if isinstance(row.get("hash_ids"), list)]
-    return bool(hashed) and all(tokens // size <= count <= -(-tokens // size) for tokens, count in hashed)
+    return [tokens // size <= count <= -(-tokens // size) for tokens, count in hashed]
 
 
 def time_step(rows: Sequence[Row], unit_s: float) -> float:

@@ -15,6 +15,7 @@ from workloads.importers.importer import Imported, source_of
 from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
 from workloads.importers.openai_shapes import body_fields, parse_reply, sent_messages
 from workloads.importers.otel_spans import hashed
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, parsed, read_rows
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
@@ -31,13 +32,19 @@ class LiteLLMImporter:
         first = first_row(path)
         return first is not None and {"call_type", "startTime", "prompt_tokens"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(
+        self,
+        path: Path,
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         losses: list[str] = []
-        rows = [Cells(path, line, row) for line, row in read_rows(path)]
+        rows = [Cells(path, line, row, repairs) for line, row in read_rows(path, repairs)]
         sent = [cells for cells in rows if str(cells.row.get("cache_hit")).lower() != "true"]
         if len(sent) < len(rows):
             losses.append(f"{len(rows) - len(sent)} calls were answered by the gateway's cache: dropped from the load")
-        calls = [_call(cells) for cells in sent]
+        calls = list(repairs.made(sent, _call))
         if any(not call.messages for call in calls):
             losses.append("some calls have no messages (the gateway did not store prompts): only lengths are known")
         start = min((call.start_s for call in calls if call.start_s is not None), default=None)

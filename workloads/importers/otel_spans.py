@@ -16,6 +16,7 @@ from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
 from workloads.importers.openai_shapes import Message, reply_text
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import Row, first_row, parsed, read_rows
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
@@ -37,16 +38,19 @@ class OtelSpansImporter:
         first = first_row(path)
         return first is not None and (isinstance(first.get("resourceSpans"), list) or _is_flat(first))
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
-        return self.read_all([path], tokenizer=tokenizer)
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
+        return self.read_all([path], tokenizer=tokenizer, repairs=repairs)
 
-    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read_all(
+        self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS
+    ) -> Imported:
         losses: list[str] = []
-        spans = [span for path in paths for line, row in read_rows(path) for span in _spans(path, line, row)]
-        calls = [_call(span, tokenizer) for span in spans if _is_call(span.attributes)]
-        if len(calls) < len(spans):
+        spans = [span for path in paths for found in read_rows(path, repairs) for span in _spans(path, *found, repairs)]
+        asked = [span for span in spans if _is_call(span.attributes)]
+        calls = list(repairs.made(asked, lambda span: _call(span, tokenizer)))
+        if len(asked) < len(spans):
             losses.append(
-                f"{len(spans) - len(calls)} spans are no model calls (tools, agents): their time is think time"
+                f"{len(spans) - len(asked)} spans are no model calls (tools, agents): their time is think time"
             )
         num_uncounted = sum(None in (call.request.input_tokens, call.request.output_tokens) for call in calls)
         if num_uncounted:
@@ -71,6 +75,8 @@ def _is_flat(row: Row) -> bool:
 class _Span:
     """A span in one form: ids, times in s, attributes as plain values."""
 
+    path: Path
+    line: int
     span_id: str
     trace_id: str
     start_s: float | None
@@ -80,18 +86,23 @@ class _Span:
     failed: bool
 
 
-def _spans(path: Path, line: int, row: Row) -> Iterator[_Span]:
-    if isinstance(row.get("resourceSpans"), list):
-        for resource in row["resourceSpans"]:
-            for scope in resource.get("scopeSpans") or ():
-                for span in scope.get("spans") or ():
-                    yield _span(path, line, span)
-    elif isinstance(row.get("spans"), list):
-        for span in row["spans"]:
+def _spans(path: Path, line: int, row: Row, repairs: Repairs) -> Iterator[_Span]:
+    found: list[Any] = []
+    with repairs.row(path, line):
+        found = _all_spans(path, line, row)
+    for span in found:
+        with repairs.row(path, line):
             yield _span(path, line, span)
-    else:
-        fix = "Give an OTLP/JSON export or a file of spans"
-        raise WorkloadError("no spans", place=line_place(path, line, "spans"), fix=fix)
+
+
+def _all_spans(path: Path, line: int, row: Row) -> list[Any]:
+    if isinstance(row.get("resourceSpans"), list):
+        scopes = [scope for resource in row["resourceSpans"] for scope in resource.get("scopeSpans") or ()]
+        return [span for scope in scopes for span in scope.get("spans") or ()]
+    if isinstance(row.get("spans"), list):
+        return list(row["spans"])
+    fix = "Give an OTLP/JSON export or a file of spans"
+    raise WorkloadError("no spans", place=line_place(path, line, "spans"), fix=fix)
 
 
 def _span(path: Path, line: int, span: Any) -> _Span:
@@ -103,6 +114,8 @@ def _span(path: Path, line: int, span: Any) -> _Span:
     nanos = "startTimeUnixNano" in span
     status = span.get("status") or {}
     return _Span(
+        path=path,
+        line=line,
         span_id=str(span.get("spanId") or span.get("span_id") or f"line-{line}"),
         trace_id=str(span.get("traceId") or span.get("trace_id") or ""),
         start_s=_seconds(cells, "startTimeUnixNano") if nanos else cells.stamp("start_time"),

@@ -5,6 +5,7 @@ Does not know traces with sessions, or out of order: those are read whole (`impo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workloads.capabilities import derive_capabilities, derive_content
-from workloads.columns import table_from_requests
+from workloads.errors import WorkloadError
 from workloads.importers.clock import clock_notes
 from workloads.importers.hashed_tables import mooncake_tables, timed_trace_tables
 from workloads.importers.importer import Imported, Importer
 from workloads.importers.length_tables import NotPlainError, azure_tables, burstgpt_tables, vidur_tables
+from workloads.importers.repaired_table import table_of, without_broken_rows
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import write_tables_atomically
 from workloads.request import Request
@@ -46,6 +49,7 @@ def import_streamed(
     importer: Importer,
     *,
     tokenizer: TokenCounter | None = None,
+    repairs: Repairs = NO_REPAIRS,
     update: Mapping[str, object],
     saw: Callable[[int], None] = lambda _: None,
     restart: Callable[[], None] = lambda: None,
@@ -53,6 +57,7 @@ def import_streamed(
     """Write `output`, or None, and nothing, where the trace has to be read whole.
 
     Args:
+        repairs: takes what is wrong with single rows; files that need more are read whole.
         update: fields of the metadata.
         saw: told the number of rows each time some are written.
         restart: told when rows are counted from 0 again.
@@ -64,20 +69,23 @@ def import_streamed(
         WorkloadError: a row that is not of the format, or the folder cannot be written.
     """
     if importer.name in PLAIN_TABLES:
-        imported = importer.read(path)
-        tables = PLAIN_TABLES[importer.name](path)
-        if found := _Stream(path, imported, update).write(output, tables, saw):
-            return found
+        with contextlib.suppress(WorkloadError) if repairs.allowed else contextlib.nullcontext():
+            tables = PLAIN_TABLES[importer.name](path)
+            told = {"repairs": dict(repairs.counts), **update}
+            if found := _Stream(path, importer.read(path), told).write(output, tables, saw):
+                return found
         restart()
     if importer.name in NUMBERED_ROWS:
-        imported = importer.read(path, tokenizer=tokenizer)
-        if found := _Stream(path, imported, update).write(output, _batches(imported.requests), saw):
+        imported = importer.read(path, tokenizer=tokenizer, repairs=repairs)
+        tables = _batches(imported.requests, repairs, str(path))
+        if found := _Stream(path, imported, update, repairs).write(output, tables, saw):
             return found
         restart()
+        repairs.reset()
     return None
 
 
-def _batches(requests: Iterator[Request]) -> Iterator[pa.Table]:
+def _batches(requests: Iterator[Request], repairs: Repairs, where: str) -> Iterator[pa.Table]:
     """Requests as tables.
 
     Raises:
@@ -89,10 +97,10 @@ def _batches(requests: Iterator[Request]) -> Iterator[pa.Table]:
             raise NotPlainError
         batch.append(request)
         if len(batch) == _BATCH_ROWS:
-            yield table_from_requests(batch)
+            yield table_of(batch, repairs, where)
             batch = []
     if batch:
-        yield table_from_requests(batch)
+        yield table_of(batch, repairs, where)
 
 
 @dataclass
@@ -102,6 +110,7 @@ class _Stream:
     path: Path
     imported: Imported
     update: Mapping[str, object]
+    repairs: Repairs = NO_REPAIRS
     num_rows: int = 0
     zero: float | None = None
     parts: list[npt.NDArray[np.float64]] = field(default_factory=list)  # arrivals
@@ -119,8 +128,18 @@ class _Stream:
 
     def _checked(self, tables: Iterator[pa.Table], saw: Callable[[int], None]) -> Iterator[pa.Table]:
         for table in tables:
+            if self.repairs.allowed:
+                found = self.imported.metadata
+                where, first = str(self.path), self.num_rows
+                table = without_broken_rows(table, found, self.repairs, where=where, first_row=first)
+                if not len(table):
+                    continue
             moved = self._from_zero(table)
-            validate_rows(moved, self.imported.metadata, where=str(self.path), first_row=self.num_rows)
+            try:
+                validate_rows(moved, self.imported.metadata, where=str(self.path), first_row=self.num_rows)
+            except WorkloadError as error:
+                self.repairs.take("row_impossible", error)  # raises it, as repaired rows are possible
+                raise
             self.contents.add(derive_content(moved))
             self.capabilities.append(set(derive_capabilities(moved)))
             self.num_rows += len(moved)
@@ -145,14 +164,27 @@ class _Stream:
         place = table.schema.get_field_index("arrival_s")
         return table.set_column(place, table.schema.field(place), pc.subtract(column, self.zero))
 
+    def _clock_notes(self) -> list[str]:
+        try:
+            return clock_notes(np.concatenate(self.parts), str(self.path)) if self.parts else []
+        except WorkloadError:
+            if self.repairs.allowed:
+                raise NotPlainError from None
+            raise
+
     def _metadata(self) -> WorkloadMetadata:
         found = self.imported.metadata
-        notes = clock_notes(np.concatenate(self.parts), str(self.path)) if self.parts else []
+        notes = self._clock_notes()
         # every batch can drive what the whole can; quality needs only some answers
         every, some = set.intersection(*self.capabilities), set.union(*self.capabilities)
         able = tuple(
             c for c in ("open_loop", "closed_loop", "prefix", "quality") if c in every or c in some & {"quality"}
         )
         losses = (*found.losses, *self.imported.losses, *notes)
-        known = {"content": self.contents.copy().pop(), "capabilities": able, "losses": losses}
+        known = {
+            "content": self.contents.copy().pop(),
+            "capabilities": able,
+            "losses": losses,
+            "repairs": dict(self.repairs.counts),
+        }
         return found.model_copy(update={**known, **self.update})
