@@ -5,6 +5,7 @@ Does not know text. Does not know when sessions began: `t` counts from each sess
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,24 +44,36 @@ class AgentSessionsImporter:
         tokenizer: TokenCounter | None = None,  # noqa: ARG002
         repairs: Repairs = NO_REPAIRS,
     ) -> Imported:
-        sessions = [(path, line, row) for path in paths for line, row in read_rows(path, repairs)]
-        timed = len(sessions) == 1
-        sizes: set[Any] = {row.get("block_size") for _, _, row in sessions}
-        if len(sizes) > 1 or not all(type(size) is int and size > 0 for size in sizes):
-            place = line_place(paths[0], 1, "block_size")
-            raise WorkloadError("no one block_size", place=place, fix="Give sessions of one block size > 0")
+        given = ((path, line, row) for path in paths for line, row in read_rows(path, repairs))
+        first = list(itertools.islice(given, 2))
+        timed = len(first) == 1
+        size = next((row["block_size"] for _, _, row in first if _is_size(row.get("block_size"))), None)
         metadata = WorkloadMetadata(
             name=paths[0].stem if timed else paths[0].parent.name,
             source=source_of(paths, self.name),
             time_resolution_s=1.0,
-            prefix=PrefixHashing(block_size=sizes.pop(), scope="session", tail_hashed=False) if sizes else None,
+            prefix=PrefixHashing(block_size=size, scope="session", tail_hashed=False) if size else None,
         )
         losses = ["tool and system tokens of the session are not told apart in its requests"]
         if not timed:
             losses.append("sessions have no common clock: there are no arrivals; replay with a fixed concurrency")
-        made = (_Session(*place, repairs=repairs, timed=timed) for place in sessions)
-        requests = (request for session in made for request in session.requests())
+        requests = _requests(itertools.chain(first, given), size, repairs, timed=timed)
         return Imported(requests=requests, metadata=metadata, losses=losses)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _requests(
+    sessions: Iterator[tuple[Path, int, Row]], size: int | None, repairs: Repairs, *, timed: bool
+) -> Iterator[Request]:
+    for path, line, row in sessions:
+        with repairs.row(path, line):
+            if size is None or row.get("block_size") != size:
+                place = line_place(path, line, "block_size")
+                raise WorkloadError("no one block_size", place=place, fix="Give sessions of one block size > 0")
+            yield from _Session(path, line, row, repairs, timed).requests()
 
 
 @dataclass(frozen=True)

@@ -5,47 +5,43 @@ Does not know which trace it is.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from workloads.errors import WorkloadError
-from workloads.importers.json_lines import json_lines
-from workloads.importers.repairs import Repairs
+from workloads.importers.json_lines import object_of
 from workloads.importers.rows import Row
+from workloads.importers.source_file import byte_lines
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
 LOOKED_AT = 10_000  # rows
-
-
-MOST = 0.95  # of the rows looked at: a few may be damaged
+HALF = 0.5
+_MOST = 0.95  # of the rows looked at: a few may be damaged
 
 
 def first_rows(path: Path, num_rows: int = LOOKED_AT) -> list[Row]:
-    """The first rows of a JSON Lines file, without those that cannot be read."""
+    """The rows of a JSON Lines file's first lines, without those that cannot be read."""
     rows: list[Row] = []
-    try:
-        rows.extend(row for _, row in itertools.islice(json_lines(path, Repairs()), num_rows))
-    except (WorkloadError, OSError):
-        return rows
+    with contextlib.suppress(WorkloadError, OSError):
+        for number, line in itertools.islice(byte_lines(path), num_rows):
+            with contextlib.suppress(WorkloadError):
+                rows.append(object_of(path, number, line))
     return rows
 
 
-def mostly(flags: Iterable[bool]) -> bool:
-    """Whether nearly all are true, and any."""
+def mostly(flags: Iterable[bool], share: float = _MOST) -> bool:
+    """Whether at least that share of them is true, and any."""
     given = list(flags)
-    return any(given) and sum(given) >= MOST * len(given)
+    return any(given) and sum(given) >= share * len(given)
 
 
 def is_lengths(row: Row) -> bool:
     """Whether the row is a time and two lengths."""
-    return all(
-        type(row.get(name)) in (int, float) and math.isfinite(row[name])
-        for name in ("timestamp", "input_length", "output_length")
-    )
+    return all(type(row.get(name)) in (int, float) for name in ("timestamp", "input_length", "output_length"))
 
 
 def fitting_block_size(rows: Sequence[Row]) -> int | None:

@@ -29,14 +29,19 @@ def json_lines(path: Path, repairs: Repairs = NO_REPAIRS) -> Iterator[tuple[int,
     for number, line in byte_lines(path, repairs):
         if line.strip():
             try:
-                value = _object(path, number, line)
+                value = object_of(path, number, line)
             except WorkloadError as error:
                 repairs.take("line_unreadable", error)
             else:
                 yield number, value
 
 
-def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def object_of(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The object that a line is.
+
+    Raises:
+        WorkloadError: it is none.
+    """
     try:
         value = json.loads(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
     except (ValueError, RecursionError) as error:
@@ -53,7 +58,7 @@ def first_object(path: Path) -> dict[str, Any] | None:
     try:
         for number, line in itertools.islice(byte_lines(path), _NUM_TRIED):
             with contextlib.suppress(WorkloadError):
-                return _object(path, number, line)
+                return object_of(path, number, line)
     except (WorkloadError, OSError):
         return None
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workloads.importers.cells import Cells
-from workloads.importers.hashed_rows import MOST, first_rows, fitting_block_size, is_lengths, mostly, time_step
+from workloads.importers.hashed_rows import HALF, first_rows, fitting_block_size, is_lengths, mostly, time_step
 from workloads.importers.importer import Imported, license_beside, source_of
 from workloads.importers.json_lines import json_lines
 from workloads.importers.repairs import NO_REPAIRS, Repairs
@@ -33,7 +33,7 @@ class MooncakeImporter:
     def recognises(self, path: Path) -> bool:
         rows = first_rows(path, 100)
         lengths = [row for row in rows if is_lengths({"timestamp": 0} | row) and "chat_id" not in row]
-        ours = len(lengths) >= MOST * len(rows)
+        ours = len(lengths) >= HALF * len(rows)
         timed = mostly(type(row.get("timestamp", 0)) is int for row in lengths)
         return ours and timed and fitting_block_size(lengths) == BLOCK_TOKENS
 

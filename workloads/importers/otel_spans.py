@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
 def _is_call(attributes: Mapping[str, Any]) -> bool:
     operation = attributes.get("gen_ai.operation.name")
     if operation is not None:
-        return operation in _CALLS
+        return str(operation) in _CALLS
     return any(name.startswith(("gen_ai.usage.", "gen_ai.request.", "gen_ai.latency.")) for name in attributes)
 
 

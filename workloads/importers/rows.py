@@ -51,7 +51,7 @@ def first_row(path: Path) -> Row | None:
         head = head_bytes(path, _LOOKED_AT_BYTES)
         if head.startswith(b"PAR1"):
             return next(_parquet_rows(path), (0, None))[1]
-        text = head.decode("utf-8-sig", errors="strict" if len(head) < _LOOKED_AT_BYTES else "ignore").lstrip()
+        text = head.decode("utf-8-sig", errors="replace").lstrip()
         if text[:1] in ("[", "{"):
             value, _ = json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip() if text[0] == "[" else text)
             return value if isinstance(value, dict) else None

@@ -90,17 +90,21 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, path: Path, repairs: Repairs) -> None:
         self._path, self._repairs = path, repairs
         self._file = gzip.open(path, "rb")  # noqa: SIM115 closed with this
+        self._is_cut = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if self._is_cut:
+            return 0
         try:
             data = self._file.read1(len(buffer))  # at most one block: nothing before the damage is lost
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             fix = "Check that it was copied whole (gzip -t), or unpack what there is and import that"
             told = WorkloadError(f"{self._path} is damaged or truncated gzip: {error}", fix=fix)
             self._repairs.take("gzip_cut", told)
+            self._is_cut = True
             return 0
         buffer[: len(data)] = data
         return len(data)

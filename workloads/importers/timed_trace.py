@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workloads.errors import WorkloadError, line_place
 from workloads.importers.cells import Cells
-from workloads.importers.hashed_rows import first_rows, fitting_block_size, is_lengths, mostly
+from workloads.importers.hashed_rows import HALF, first_rows, fitting_block_size, is_lengths, mostly
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.json_lines import json_lines
 from workloads.importers.mooncake import MooncakeImporter
@@ -31,7 +31,7 @@ class TimedTraceImporter:
 
     def recognises(self, path: Path) -> bool:
         rows = first_rows(path, 100)
-        ours = mostly(is_lengths(row) and "chat_id" not in row for row in rows)
+        ours = mostly((is_lengths(row) and "chat_id" not in row for row in rows), HALF)
         return ours and not MooncakeImporter().recognises(path)
 
     def read(
