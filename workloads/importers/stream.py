@@ -1,6 +1,6 @@
-"""Imports a trace whose rows do not depend on each other straight into a file: memory is bounded by a block of rows.
+"""Imports what is in order of time straight into a file: memory is bounded by a block of rows and some bytes a row.
 
-Does not know traces with sessions, or out of order: those are read whole (`import_workload`).
+Does not know traces out of order, or with links to later rows: those are read whole (`import_workload`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workloads.capabilities import derive_capabilities, derive_content
+from workloads.capabilities import derive_capabilities, derive_content, is_sendable
 from workloads.errors import WorkloadError
 from workloads.importers.clock import clock_notes
 from workloads.importers.hashed_tables import mooncake_tables, timed_trace_tables
@@ -23,13 +23,17 @@ from workloads.importers.importer import Imported, Importer
 from workloads.importers.length_tables import NotPlainError, azure_tables, burstgpt_tables, vidur_tables
 from workloads.importers.repaired_table import table_of, without_broken_rows
 from workloads.importers.repairs import NO_REPAIRS, Repairs
+from workloads.importers.session_tables import bailian_tables, burstgpt_session_tables
+from workloads.importers.stream_links import StreamLinks
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import write_tables_atomically
 from workloads.request import Request
 from workloads.tokenizer import TokenCounter
 from workloads.validation import validate_rows
 
+# Rows without links; with links, some of which may be told as lost.
 Tables = Callable[[Path], Iterator[pa.Table]]
+LinkedTables = Callable[[Path, list[str]], Iterator[pa.Table]]
 
 PLAIN_TABLES: Mapping[str, Tables] = {
     "azure": azure_tables,
@@ -38,8 +42,25 @@ PLAIN_TABLES: Mapping[str, Tables] = {
     "vidur": vidur_tables,
     "vllm-timed-trace": timed_trace_tables,
 }
-# Their requests are named by row or line, so that ids need not be compared.
-NUMBERED_ROWS = (*PLAIN_TABLES, "aiperf", "guidellm", "vllm-custom")
+SESSION_TABLES: Mapping[str, LinkedTables] = {
+    "burstgpt": burstgpt_session_tables,
+    "qwen-bailian": bailian_tables,
+}
+# Their importers read row by row, and what links rows points back.
+ROW_BY_ROW = (
+    *(
+        "azure",
+        "burstgpt",
+        "mooncake",
+        "vidur",
+        "vllm-timed-trace",
+        "qwen-bailian",
+        "aiperf",
+        "guidellm",
+        "vllm-custom",
+    ),
+    *("agent-sessions", "sharegpt", "fine-tuning"),
+)
 _BATCH_ROWS = 8192
 
 
@@ -68,33 +89,36 @@ def import_streamed(
     Raises:
         WorkloadError: a row that is not of the format, or the folder cannot be written.
     """
-    if importer.name in PLAIN_TABLES:
+    for read in _readers(importer.name):
         with contextlib.suppress(WorkloadError) if repairs.allowed else contextlib.nullcontext():
-            tables = PLAIN_TABLES[importer.name](path)
+            imported = importer.read(path)
+            tables = read(path, imported.losses)
             told = {"repairs": dict(repairs.counts), **update}
-            if found := _Stream(path, importer.read(path), told).write(output, tables, saw):
+            if found := _Stream(path, imported, told).write(output, tables, saw):
                 return found
         restart()
-    if importer.name in NUMBERED_ROWS:
+    if importer.name in ROW_BY_ROW:
         imported = importer.read(path, tokenizer=tokenizer, repairs=repairs)
         tables = _batches(imported.requests, repairs, str(path))
-        if found := _Stream(path, imported, update, repairs).write(output, tables, saw):
+        if found := _Stream(path, imported, update, repairs, StreamLinks()).write(output, tables, saw):
             return found
         restart()
         repairs.reset()
     return None
 
 
-def _batches(requests: Iterator[Request], repairs: Repairs, where: str) -> Iterator[pa.Table]:
-    """Requests as tables.
+def _readers(name: str) -> Iterator[LinkedTables]:
+    """What reads the format as tables, the fastest first."""
+    if name in PLAIN_TABLES:
+        plain = PLAIN_TABLES[name]
+        yield lambda path, _: plain(path)
+    if name in SESSION_TABLES:
+        yield SESSION_TABLES[name]
 
-    Raises:
-        NotPlainError: some depend on each other.
-    """
+
+def _batches(requests: Iterator[Request], repairs: Repairs, where: str) -> Iterator[pa.Table]:
     batch: list[Request] = []
     for request in requests:
-        if request.session_id is not None or request.parent_ids:
-            raise NotPlainError
         batch.append(request)
         if len(batch) == _BATCH_ROWS:
             yield table_of(batch, repairs, where)
@@ -111,11 +135,13 @@ class _Stream:
     imported: Imported
     update: Mapping[str, object]
     repairs: Repairs = NO_REPAIRS
+    links: StreamLinks | None = None  # None: they are sure to fit
     num_rows: int = 0
     zero: float | None = None
     parts: list[npt.NDArray[np.float64]] = field(default_factory=list)  # arrivals
     contents: set[str] = field(default_factory=set)
     capabilities: list[set[str]] = field(default_factory=list)
+    all_sendable: bool = True
 
     def write(
         self, output: Path, tables: Iterator[pa.Table], saw: Callable[[int], None]
@@ -142,10 +168,13 @@ class _Stream:
                 raise
             self.contents.add(derive_content(moved))
             self.capabilities.append(set(derive_capabilities(moved)))
+            self.all_sendable = self.all_sendable and is_sendable(moved)
             self.num_rows += len(moved)
+            if self.links is not None:
+                self.links.add(moved)
             yield moved
             saw(len(moved))
-        if not self.num_rows or len(self.contents) > 1:
+        if not self.num_rows or len(self.contents) > 1 or not (self.links is None or self.links.fit()):
             raise NotPlainError
 
     def _from_zero(self, table: pa.Table) -> pa.Table:
@@ -175,11 +204,11 @@ class _Stream:
     def _metadata(self) -> WorkloadMetadata:
         found = self.imported.metadata
         notes = self._clock_notes()
-        # every batch can drive what the whole can; quality needs only some answers
+        # every batch can drive what the whole can; answers or parents are needed only in some
         every, some = set.intersection(*self.capabilities), set.union(*self.capabilities)
-        able = tuple(
-            c for c in ("open_loop", "closed_loop", "prefix", "quality") if c in every or c in some & {"quality"}
-        )
+        enough = {"quality", "closed_loop"} if self.all_sendable else {"quality"}
+        found_able = every - {"closed_loop"} | some & enough
+        able = tuple(c for c in ("open_loop", "closed_loop", "prefix", "quality") if c in found_able)
         losses = (*found.losses, *self.imported.losses, *notes)
         known = {
             "content": self.contents.copy().pop(),
