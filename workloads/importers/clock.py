@@ -27,12 +27,12 @@ def clock_notes(arrivals: Floats, where: str) -> list[str]:
     Raises:
         WorkloadError: seconds and milliseconds in one column, beyond doubt.
     """
-    rows = np.flatnonzero(np.isfinite(arrivals))
-    times = arrivals[rows]
+    is_known = np.isfinite(arrivals)
+    times = arrivals if is_known.all() else arrivals[is_known]
     if len(times) < 2:
         return []
     if (row := _mixed_in_order(times)) is not None or (row := _mixed_dates(times)) is not None:
-        place = row_place(where, int(rows[row]), "arrival_s")
+        place = row_place(where, int(np.flatnonzero(is_known)[row]), "arrival_s")
         NO_REPAIRS.take("times_in_ms", _mixed(times[row - 1], times[row], place))
     notes = []
     steps = np.diff(times)
@@ -40,7 +40,7 @@ def clock_notes(arrivals: Floats, where: str) -> list[str]:
         worst = float(-steps.min())
         notes.append(f"the clock goes back {num_back} times, at most {worst:.6g} s: rows were put in order of time")
     elif (row := _jump(times)) is not None:
-        jump = f"from {times[row - 1]:.6g} to {times[row]:.6g} s at row {rows[row]}"
+        jump = f"from {times[row - 1]:.6g} to {times[row]:.6g} s at row {np.flatnonzero(is_known)[row]}"
         notes.append(f"the clock jumps {jump}, most of the recording: were seconds and milliseconds mixed?")
     return notes
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,8 @@ from workloads.importers.length_tables import NotPlainError, csv_batches, first_
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 
-_NO_PARENT = -1
-_MOST_ROWS = 2**31 - 1
+_NO_PARENT, _NOBODY = -1, -2  # what chats name, where it is none, and where there cannot be such a chat
+_AT_ONCE = 1 << 20  # rows
 
 _CHATS = pa.schema([("chat_id", pa.int64()), ("parent_chat_id", pa.int64()), ("timestamp", pa.float64())])
 _BAILIAN = pa.schema([*_CHATS, *LENGTHS, ("turn", pa.int32()), ("type", pa.string())])
@@ -33,13 +34,13 @@ def bailian_tables(path: Path, losses: list[str]) -> Iterator[pa.Table]:
     Raises:
         NotPlainError: anything else.
     """
-    chats, links, num_orphans = _chat_links(path)
+    chats, roots, links, num_orphans = _chat_links(path)
     if num_orphans:
         losses.append(f"{num_orphans} chats name a parent that is not earlier in the file: they begin sessions here")
     row = 0
     for batch in json_batches(path, _BAILIAN):
         end = row + len(batch)
-        columns = links.columns(row, end, chats)
+        columns = links.columns(row, end, chats) | {"session_id": _names(chats[roots[row:end]])}
         counts = (batch.column("input_length"), batch.column("output_length"))
         columns |= length_columns(row, links.times[row:end], *counts) | {"request_id": _names(chats[row:end])}
         columns["turn"] = _turns(batch.column("turn"))
@@ -61,60 +62,73 @@ def _turns(column: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True, kw_only=True)
 class _Links:
-    """Of every row its time, its session by a number, the row it waits for (-1: none), and how long it thinks."""
+    """Of every row what links it, in few bytes."""
 
     times: Floats
-    sessions: Ints  # -1: none
-    parents: Ints
-    think_s: Floats
+    ends: Floats  # from which a row that waits for this one thinks
+    parents: Ints  # the row it waits for, -1: none
 
-    def columns(self, row: int, end: int, names: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
-        """The links of some rows. Args: names: of every row."""
-        parents, sessions = self.parents[row:end], self.sessions[row:end]
-        has_parent = parents >= 0
+    def columns(self, row: int, end: int, names: Ints | None = None) -> dict[str, pa.Array]:
+        """Parents and think times of some rows; requests have these names, or their row's number."""
+        has_parent = self.parents[row:end] >= 0
+        parents = self.parents[row:end][has_parent]
+        think = np.zeros(end - row)
+        think[has_parent] = np.maximum(0.0, self.times[row:end][has_parent] - self.ends[parents])
         offsets = np.concatenate([[0], np.cumsum(has_parent)]).astype(np.int32)
-        lists = pa.ListArray.from_arrays(offsets, _names(names[parents[has_parent]]), mask=pa.array(~has_parent))
+        called = _names(parents if names is None else names[parents])
         return {
-            "session_id": _names(names[sessions], mask=sessions < 0),
-            "parent_ids": lists,
-            "think_s": pa.array(self.think_s[row:end], mask=~has_parent),
+            "parent_ids": pa.ListArray.from_arrays(offsets, called, mask=pa.array(~has_parent)),
+            "think_s": pa.array(think, mask=~has_parent),
         }
 
 
-def _names(numbers: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    return pa.array(numbers, mask=mask).cast(pa.string())
+def _names(numbers: Ints) -> pa.Array:
+    return pa.array(numbers).cast(pa.string())
 
 
-def _chat_links(path: Path) -> tuple[npt.NDArray[np.int64], _Links, int]:
-    """Every row's chat, how chats are linked, and how many name a parent that is not earlier."""
-    parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]] = []
+def _whole(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One array; the parts are let go."""
+    found = np.concatenate(parts)
+    parts.clear()
+    return found
+
+
+def _chat_links(path: Path) -> tuple[Ints, Ints, _Links, int]:
+    """Every row's chat, the row its session begins with, its links, and how many name a parent that is not earlier."""
+    parts: tuple[list[npt.NDArray[Any]], ...] = ([], [], [])
     for batch in json_batches(path, _CHATS, ignore_others=True):
         if batch.column("chat_id").null_count or batch.column("timestamp").null_count:
             raise NotPlainError
-        parents = batch.column("parent_chat_id").fill_null(_NO_PARENT)
-        columns = (batch.column("chat_id"), parents, batch.column("timestamp"))
-        parts.append(tuple(np.asarray(column.to_numpy()) for column in columns))  # type: ignore[arg-type]
-    if not parts:
+        chats = np.asarray(batch.column("chat_id").to_numpy())
+        named = np.asarray(batch.column("parent_chat_id").fill_null(_NO_PARENT).to_numpy())
+        times = np.asarray(batch.column("timestamp").to_numpy())
+        if not (np.isfinite(times) & (chats >= 0) & (chats < 2**31)).all():
+            raise NotPlainError
+        named = np.where((named >= _NO_PARENT) & (named < 2**31), named, _NOBODY)
+        for part, column in zip(parts, (chats.astype(np.int32), named.astype(np.int32), times), strict=True):
+            part.append(column)
+    if not parts[0]:
         raise NotPlainError
-    chats, named, times = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    if not (np.isfinite(times).all() and ((chats >= 0) & (chats < 2**31)).all() and len(chats) < _MOST_ROWS):
-        raise NotPlainError
+    chats, named, times = (_whole(part) for part in parts)
     parents = _earlier_rows(chats, named)
     num_orphans = int(((parents < 0) & (named != _NO_PARENT)).sum())
-    think = np.maximum(0.0, times - times[parents])  # meaningless, and not used, where there is no parent
-    return chats, _Links(times=times, sessions=_roots(parents), parents=parents, think_s=think), num_orphans
+    return chats, _roots(parents), _Links(times=times, ends=times, parents=parents), num_orphans
 
 
-def _earlier_rows(chats: npt.NDArray[np.int64], named: npt.NDArray[np.int64]) -> Ints:
+def _earlier_rows(chats: Ints, named: Ints) -> Ints:
     """The row of each named chat where that is earlier, else -1."""
     order = np.argsort(chats, kind="stable").astype(np.int32)
     ordered = chats[order]
     if (ordered[1:] == ordered[:-1]).any():
         raise NotPlainError
-    places = np.minimum(np.searchsorted(ordered, named), len(ordered) - 1)
-    rows = order[places]
-    is_earlier = (ordered[places] == named) & (rows < np.arange(len(chats), dtype=np.int32))
-    return np.where(is_earlier, rows, np.int32(-1))
+    found = np.empty_like(named)
+    for begin in range(0, len(named), _AT_ONCE):
+        wanted = named[begin : begin + _AT_ONCE]
+        places = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        rows = order[places]
+        is_earlier = (ordered[places] == wanted) & (rows < np.arange(begin, begin + len(wanted)))
+        found[begin : begin + _AT_ONCE] = np.where(is_earlier, rows, -1)
+    return found
 
 
 def _roots(parents: Ints) -> Ints:
@@ -127,7 +141,14 @@ def _roots(parents: Ints) -> Ints:
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _TURNS = {"Timestamp": pa.float64(), "Session ID": pa.string(), "Elapsed time": pa.float64()}
-_BURSTS = {"Model": _WORD, "Request tokens": pa.int32(), "Response tokens": pa.int32(), "Log Type": _WORD}
+_BURSTS = {
+    "Session ID": pa.string(),
+    "Elapsed time": pa.float64(),
+    "Model": _WORD,
+    "Request tokens": pa.int32(),
+    "Response tokens": pa.int32(),
+    "Log Type": _WORD,
+}
 _MAY_BE_NULL = ("Session ID", "Elapsed time")
 
 
@@ -138,52 +159,59 @@ def burstgpt_session_tables(path: Path, losses: list[str]) -> Iterator[pa.Table]
         NotPlainError: anything else.
     """
     first_csv_row(path, ("Timestamp", "Model", "Request tokens", "Response tokens", "Log Type"))
-    links, turns, elapsed, names, num_overlapping = _turn_links(path)
+    links, turns, num_overlapping = _turn_links(path)
     if num_overlapping:
         losses.append(f"{num_overlapping} turns start before the one before has ended: they wait for none")
-    rows = np.arange(len(turns))
     row = 0
-    for batch in csv_batches(path, _BURSTS):
+    for batch in csv_batches(path, _BURSTS, may_be_null=_MAY_BE_NULL):
         end = row + len(batch)
-        outputs, sessions = batch.column("Response tokens"), links.sessions[row:end]
-        columns = links.columns(row, end, rows)
+        outputs, sessions = batch.column("Response tokens"), batch.column("Session ID")
+        columns = links.columns(row, end)
         columns |= length_columns(row, links.times[row:end], batch.column("Request tokens"), outputs)
-        columns["session_id"] = names.take(pa.array(sessions, mask=sessions < 0))
-        columns["turn"] = pa.array(turns[row:end], mask=sessions < 0)
+        columns["session_id"] = sessions
+        columns["turn"] = pa.array(turns[row:end], mask=np.asarray(sessions.is_null()))
         columns["model"] = batch.column("Model")
         failed = pa.array((np.asarray(outputs.to_numpy()) == 0).astype(np.int32))
         columns["status"] = pa.DictionaryArray.from_arrays(failed, ["ok", "error"])
-        columns["e2el_s"] = pa.array(elapsed[row:end], mask=np.isnan(elapsed[row:end]))
+        columns["e2el_s"] = batch.column("Elapsed time")
         columns["extra"] = request_types(batch.column("Log Type"))
         yield conform(pa.table(columns), where="trace")
         row = end
 
 
-def _turn_links(path: Path) -> tuple[_Links, Ints, Floats, pa.Array, int]:
-    """Links, each row's turn and elapsed time, the sessions' names, and how many turns overlap the one before."""
-    parts: list[tuple[Floats, pa.Array, Floats]] = []
+def _turn_links(path: Path) -> tuple[_Links, Ints, int]:
+    """Links, each row's turn, and how many turns overlap the one before."""
+    parts: tuple[list[npt.NDArray[Any]], ...] = ([], [], [])
     for batch in csv_batches(path, _TURNS, may_be_null=_MAY_BE_NULL):
         times = np.asarray(batch.column("Timestamp").to_numpy(), np.float64)
-        column = batch.column("Elapsed time")
-        elapsed = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
-        is_known = np.asarray(column.is_valid())
-        if not np.isfinite(times).all() or not (elapsed[is_known] >= 0).all() or np.isinf(elapsed).any():
+        elapsed = np.asarray(batch.column("Elapsed time").fill_null(0.0).to_numpy(), np.float64)
+        if not np.isfinite(times).all() or not (np.isfinite(elapsed) & (elapsed >= 0)).all():
             raise NotPlainError
-        parts.append((times, batch.column("Session ID"), elapsed))
-    if not parts:
+        hashes = _session_hashes(batch.column("Session ID"))
+        for part, column in zip(parts, (times, times + elapsed, hashes), strict=True):
+            part.append(column)
+    if not parts[0]:
         raise NotPlainError
-    times, elapsed = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
-    encoded = pa.chunked_array([part[1] for part in parts]).combine_chunks().dictionary_encode()
-    sessions = np.asarray(encoded.indices.fill_null(-1).to_numpy(), np.int32)
-    before, turns = _in_sessions(sessions)
-    ends = times + np.nan_to_num(elapsed)
-    waits = (before >= 0) & (ends[before] <= times + 1)  # stamps are whole seconds
-    think = np.maximum(0.0, times - ends[before])
-    links = _Links(times=times, sessions=sessions, parents=np.where(waits, before, np.int32(-1)), think_s=think)
-    return links, turns, elapsed, encoded.dictionary, int(((before >= 0) & ~waits).sum())
+    times, ends, sessions = (_whole(part) for part in parts)
+    parents, turns = _in_sessions(sessions)
+    overlaps = (parents >= 0) & (ends[parents] > times + 1)  # stamps are whole seconds
+    parents[overlaps] = -1
+    return _Links(times=times, ends=ends, parents=parents), turns, int(overlaps.sum())
 
 
-def _in_sessions(sessions: Ints) -> tuple[Ints, Ints]:
+_NO_SESSION = 0
+
+
+def _session_hashes(column: pa.Array) -> npt.NDArray[np.int64]:
+    """64 bits a name, 0 for none: that two of ten million share them has a chance of 3 in a million."""
+    encoded = column.dictionary_encode()
+    hashes = np.fromiter((hash(name) or 1 for name in [*encoded.dictionary.to_pylist(), ""]), np.int64)
+    hashes[-1] = _NO_SESSION
+    codes = np.asarray(encoded.indices.fill_null(-1).to_numpy(), np.int64)
+    return np.asarray(hashes[codes], np.int64)
+
+
+def _in_sessions(sessions: npt.NDArray[np.int64]) -> tuple[Ints, Ints]:
     """The row before of each row's session (-1: none) and its place in the session, from 0."""
     order = np.argsort(sessions, kind="stable").astype(np.int32)
     begins = np.ones(len(order), dtype=bool)
@@ -191,7 +219,6 @@ def _in_sessions(sessions: Ints) -> tuple[Ints, Ints]:
     places = np.arange(len(order), dtype=np.int32)
     turns, before = np.empty_like(places), np.full_like(places, -1)
     turns[order] = places - np.maximum.accumulate(np.where(begins, places, np.int32(0)))
-    follows = np.flatnonzero(~begins)
-    before[order[follows]] = order[follows - 1]
-    before[sessions < 0] = -1
+    before[order[1:]] = np.where(begins[1:], np.int32(-1), order[:-1])
+    before[sessions == _NO_SESSION] = -1
     return before, turns

@@ -6,6 +6,7 @@ Does not know traces out of order, or with links to later rows: those are read w
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,10 +148,10 @@ class _Stream:
         self, output: Path, tables: Iterator[pa.Table], saw: Callable[[int], None]
     ) -> tuple[int, WorkloadMetadata] | None:
         try:
-            write_tables_atomically(output, self._checked(tables, saw), self._metadata)
+            write_tables_atomically(output, self._checked(tables, saw), lambda: self._metadata)
         except NotPlainError:
             return None
-        return self.num_rows, self._metadata()
+        return self.num_rows, self._metadata
 
     def _checked(self, tables: Iterator[pa.Table], saw: Callable[[int], None]) -> Iterator[pa.Table]:
         for table in tables:
@@ -193,14 +194,21 @@ class _Stream:
         place = table.schema.get_field_index("arrival_s")
         return table.set_column(place, table.schema.field(place), pc.subtract(column, self.zero))
 
+    def _arrivals(self) -> npt.NDArray[np.float64]:
+        """All of them; their parts are let go."""
+        found = np.concatenate(self.parts)
+        self.parts.clear()
+        return found
+
     def _clock_notes(self) -> list[str]:
         try:
-            return clock_notes(np.concatenate(self.parts), str(self.path)) if self.parts else []
+            return clock_notes(self._arrivals(), str(self.path)) if self.parts else []
         except WorkloadError:
             if self.repairs.allowed:
                 raise NotPlainError from None
             raise
 
+    @functools.cached_property
     def _metadata(self) -> WorkloadMetadata:
         found = self.imported.metadata
         notes = self._clock_notes()
