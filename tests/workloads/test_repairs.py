@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,6 +74,27 @@ def test_a_line_that_is_too_long_is_dropped_without_being_held(tmp_path: Path, m
     path = trace(tmp_path, row(1.5), row(2.5, note="x" * 1000), row(3.5))
     workload, counts = repaired(path)
     assert (arrivals(workload), counts) == ([0.0, 2.0], {"line_too_long": 1})
+
+
+@pytest.mark.parametrize("format", ["vllm-custom", "vllm-timed-trace", "otel", "vidur"])
+def test_a_long_line_of_text_is_never_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    monkeypatch.setattr("workloads.importers.source_file.MAX_LINE_BYTES", 1 << 20)
+    path = tmp_path / "log.jsonl"
+    with path.open("w") as file:
+        file.write('{"output_tokens": 5, "prompt": "')
+        for number in range(1000):
+            file.write(f"The {number}th of a thousand sentences, none of them the same as another. " * 450)
+        file.write('"}\n{"prompt": "short"}\n')
+    assert path.stat().st_size > 29 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(WorkloadError, match=r"more than 1 MiB .*line 1"):
+            import_workload(path, format=format)
+        if format == "vllm-custom":
+            assert len(import_workload(path, format=format, repairs=Repairs())) == 1
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("value", [float("nan"), -3, "x", None, 2**31, True, [9]])

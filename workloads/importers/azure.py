@@ -56,7 +56,7 @@ class AzureImporter:
 
 def _requests(path: Path, repairs: Repairs) -> Iterator[Request]:
     tenant = next((name for name in ("code", "conv") if name in path.stem.lower()), None)
-    header = next(csv.reader(text_lines(path, Repairs())), [])
+    header = next(csv.reader(text_lines(path, Repairs(allowed=repairs.allowed))), [])
     missing = [name for name in _COLUMNS if name not in header]
     if missing:
         fix = f"Give an Azure trace: {','.join(_COLUMNS)}"
