@@ -113,6 +113,11 @@ class Repairs:
         return f"{share} were dropped: what is left may not be like the traffic. Look for what damaged the source"
 
 
+def repair_notes(counts: Mapping[str, int]) -> list[str]:
+    """The counts of a workload's metadata in words, for whoever relies on it."""
+    return [f"repaired on import: {KINDS.get(kind, (kind, ''))[0]}: {count:,}" for kind, count in counts.items()]
+
+
 NO_REPAIRS: Final = Repairs(allowed=False)
 
 
