@@ -230,18 +230,11 @@ def copy_picture(repetition: Repetition | None, *, width: float) -> str:
     at = x(repetition.tokens_per_step.mean)
     marks.append(element("path", d=f"M{at:.1f} {area.bottom:.1f}V{TOP:.1f}", class_="marked"))
     marks.append(text("mean", at + 4, TOP + 9, class_="tick"))
-    x_axis = Axis(
-        scale=x, name=f"{repetition.basis} per step with lookup drafts", write=lambda v: f"{v:g}", ticks=x.ticks(6)
-    )
+    name = f"{repetition.basis} per step with lookup drafts"
+    x_axis = Axis(scale=x, name=name, write=lambda v: f"{v:g}", ticks=x.ticks(6))
     y_axis = Axis(scale=y, name="% of requests", write=lambda v: f"{v:g}", ticks=y.ticks(4))
     mean = three_digits(repetition.tokens_per_step.mean)
-    return chart(
-        area,
-        x_axis,
-        y_axis,
-        marks,
-        label=f"{repetition.basis.capitalize()} per step with lookup drafts: {mean} on average",
-    )
+    return chart(area, x_axis, y_axis, marks, label=f"{name.capitalize()}: {mean} on average")
 
 
 def copy_share_picture(repetition: Repetition | None, *, width: float) -> str:
