@@ -1,11 +1,14 @@
 """Traces of times and lengths, streamed: the same file as when read row by row, or none."""
 
+import gc
 import gzip
 import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from workloads.columns import table_from_requests
 from workloads.errors import WorkloadError
 from workloads.importers import IMPORTERS, import_workload
+from workloads.importers.session_links import EarlierCall, LoggedCall, SessionLinks
 from workloads.importers.stream import ROW_BY_ROW, import_streamed
 from workloads.importers.stream_links import StreamLinks
 from workloads.metadata import Source, WorkloadMetadata
@@ -297,3 +301,82 @@ def first_come(requests: list[Request]) -> bool:
             return False
         seen.add(request.request_id)
     return True
+
+
+GAP = st.floats(0, 9, allow_subnormal=False)
+CALL = st.tuples(st.sampled_from("abc"), GAP, GAP, st.sampled_from(["new", "continues", "quotes"]), st.integers(0, 30))
+
+
+def gateway_log(path: Path, calls: list[tuple[str, float, float, str, int]]) -> Path:
+    """LiteLLM calls in order of time; a call begins anew, continues its session's last, or quotes an answer of it."""
+    now, told = 1.7e9, dict[str, list[dict[str, str]]]()
+    with path.open("w") as file:
+        for number, (session, gap, took, kind, name) in enumerate(calls):
+            now += gap
+            history = told.get(session, [])
+            asked = f"ask {number}" + (f": {history[-1]['content']}" if kind == "quotes" and history else "")
+            messages = [*(history if kind == "continues" else []), {"role": "user", "content": asked}]
+            answer = {"role": "assistant", "content": f"the {number}th answer of session {session}"}
+            told[session] = [*messages, answer]
+            row = {"request_id": f"id-{name}", "call_type": "acompletion", "startTime": now, "endTime": now + took}
+            row |= {"prompt_tokens": 9, "completion_tokens": 4, "model": "m", "session_id": session}
+            file.write(json.dumps(row | {"messages": messages, "response": {"choices": [{"message": answer}]}}) + "\n")
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(calls=st.lists(CALL, min_size=1, max_size=12))
+def test_a_log_in_order_of_time_is_as_read_whole(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, float, float, str, int]]
+) -> None:
+    same(gateway_log(tmp_path_factory.mktemp("log") / "log.jsonl", calls), "litellm")
+
+
+def test_a_log_out_of_order_or_linked_by_its_words_is_read_whole(tmp_path: Path) -> None:
+    path = gateway_log(tmp_path / "log.jsonl", [("a", 1.0, 0.5, "new", 1), ("a", 3.0, 0.5, "continues", 2)])
+    rows = path.read_text().splitlines()
+    assert streamed(path, "litellm") is not None
+    path.write_text("\n".join(reversed(rows)))
+    assert streamed(path, "litellm") is None
+    path.write_text("\n".join(rows).replace('"session_id": "a"', '"session_id": null'))
+    assert streamed(path, "litellm") is None
+
+
+def test_sessions_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+    made = SessionLinks.add
+
+    def add(self: SessionLinks, number: int, name: str, call: LoggedCall) -> list[EarlierCall]:
+        alive.append(sum(isinstance(other, SessionLinks) for other in gc.get_objects()))
+        return made(self, number, name, call)
+
+    monkeypatch.setattr(SessionLinks, "add", add)
+    calls = [(f"s{n // 2}", 1.0, 0.5, "new", n) for n in range(60)]
+    assert streamed(gateway_log(tmp_path / "log.jsonl", calls), "litellm") is not None
+    assert max(alive) - min(alive) <= 1
+
+
+@pytest.mark.parametrize("name", ["otel", "baseten"])
+def test_other_logs_are_streamed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "log"
+    if name == "otel":
+        spans = [
+            {"trace_id": f"t{n % 2}", "span_id": str(n), "start_time": f"2025-01-01T00:00:0{n}Z", "attributes": {}}
+            for n in range(6)
+        ]
+        for span in spans[:-1]:
+            span["attributes"] = {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 2}
+        path.write_text("".join(json.dumps({"trace_id": "x", "spans": [span]}) + "\n" for span in spans))
+    else:
+        rows = [
+            {
+                "timestamp_start_unix_ms": n * 100,
+                "input_tokens": 20,
+                "output_tokens": 3,
+                "provided_session_id": f"s{n % 2}",
+            }
+            | {"duration_e2e_ms": 50.0, "total_hashes": ["x", f"{n}"], "block_size": 16 if n else None}
+            for n in range(9)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    same(path, name)

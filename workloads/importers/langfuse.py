@@ -12,10 +12,11 @@ from typing import Any
 
 from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
-from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
+from workloads.importers.logged_calls import kept_messages, linked
 from workloads.importers.openai_shapes import Message, body_fields, reply_text
 from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, parsed, read_rows
+from workloads.importers.session_links import LoggedCall
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.call_import import imported_whole
 from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
-from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
+from workloads.importers.logged_calls import kept_messages
 from workloads.importers.openai_shapes import Message, reply_text
 from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import Row, first_row, parsed, read_rows
+from workloads.importers.session_links import LoggedCall
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -44,26 +46,37 @@ class OtelSpansImporter:
     def read_all(
         self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS
     ) -> Imported:
-        losses: list[str] = []
-        spans = [span for path in paths for found in read_rows(path, repairs) for span in _spans(path, *found, repairs)]
-        asked = [span for span in spans if _is_call(span.attributes)]
-        calls = list(repairs.made(asked, lambda span: _call(span, tokenizer)))
-        if len(asked) < len(spans):
-            losses.append(
-                f"{len(spans) - len(asked)} spans are no model calls (tools, agents): their time is think time"
-            )
-        num_uncounted = sum(None in (call.request.input_tokens, call.request.output_tokens) for call in calls)
+        return imported_whole(self, paths, tokenizer, repairs)
+
+    def calls(
+        self, paths: Sequence[Path], losses: list[str], tokenizer: TokenCounter | None, repairs: Repairs
+    ) -> Iterator[LoggedCall]:
+        num_others = num_uncounted = 0
+        for path in paths:
+            for line, row in read_rows(path, repairs):
+                for span in _spans(path, line, row, repairs):
+                    if not _is_call(span.attributes):
+                        num_others += 1
+                        continue
+                    with repairs.row(path, line):
+                        call = _call(span, tokenizer)
+                        num_uncounted += None in (call.request.input_tokens, call.request.output_tokens)
+                        yield call
+        if num_others:
+            losses.append(f"{num_others} spans are no model calls (tools, agents): their time is think time")
         if num_uncounted:
             losses.append(f"{num_uncounted} spans have no usage: import with --tokenizer DIR to count tokens")
-        start = min((call.start_s for call in calls if call.start_s is not None), default=None)
-        metadata = WorkloadMetadata(
+
+    def metadata(
+        self, paths: Sequence[Path], start_s: float | None, tokenizer: TokenCounter | None
+    ) -> WorkloadMetadata:
+        return WorkloadMetadata(
             name=paths[0].stem if len(paths) == 1 else paths[0].parent.name,
             source=source_of(paths, self.name),
-            start_time=iso_time(start),
+            start_time=iso_time(start_s),
             tokenizer=str(tokenizer.folder) if tokenizer else None,
             vocab_size=tokenizer.vocab_size if tokenizer else None,
         )
-        return Imported(requests=linked(calls, losses), metadata=metadata, losses=losses)
 
 
 def _is_flat(row: Row) -> bool:
@@ -75,8 +88,6 @@ def _is_flat(row: Row) -> bool:
 class _Span:
     """A span in one form: ids, times in s, attributes as plain values."""
 
-    path: Path
-    line: int
     span_id: str
     trace_id: str
     start_s: float | None
@@ -114,8 +125,6 @@ def _span(path: Path, line: int, span: Any) -> _Span:
     nanos = "startTimeUnixNano" in span
     status = span.get("status") or {}
     return _Span(
-        path=path,
-        line=line,
         span_id=str(span.get("spanId") or span.get("span_id") or f"line-{line}"),
         trace_id=str(span.get("traceId") or span.get("trace_id") or ""),
         start_s=_seconds(cells, "startTimeUnixNano") if nanos else cells.stamp("start_time"),

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from workloads.capabilities import derive_capabilities, derive_content, is_sendable
 from workloads.errors import WorkloadError
+from workloads.importers.call_import import CallsImporter, imported_in_order
 from workloads.importers.clock import clock_notes
 from workloads.importers.hashed_tables import mooncake_tables, timed_trace_tables
 from workloads.importers.importer import Imported, Importer
@@ -100,12 +101,22 @@ def import_streamed(
         restart()
     if importer.name in ROW_BY_ROW:
         imported = importer.read(path, tokenizer=tokenizer, repairs=repairs)
-        tables = _batches(imported.requests, repairs, str(path))
-        if found := _Stream(path, imported, update, repairs, StreamLinks()).write(output, tables, saw):
-            return found
-        restart()
-        repairs.reset()
+        return _row_by_row(path, output, imported, repairs, update, saw)
+    if isinstance(importer, CallsImporter) and (log := imported_in_order(importer, path, tokenizer, repairs)):
+        return _row_by_row(path, output, log, repairs, update, saw)
     return None
+
+
+def _row_by_row(
+    path: Path,
+    output: Path,
+    imported: Imported,
+    repairs: Repairs,
+    update: Mapping[str, object],
+    saw: Callable[[int], None],
+) -> tuple[int, WorkloadMetadata] | None:
+    tables = _batches(imported.requests, repairs, str(path))
+    return _Stream(path, imported, update, repairs, StreamLinks()).write(output, tables, saw)
 
 
 def _readers(name: str) -> Iterator[LinkedTables]:
