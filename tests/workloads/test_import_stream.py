@@ -144,7 +144,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", ROW_BY_ROW)
+@pytest.mark.parametrize("name", sorted(ROW_BY_ROW))
 def test_rows_with_more_than_the_plain_columns_are_streamed_as_requests(tmp_path: Path, name: str) -> None:
     path = tmp_path / "trace.log"
     path.write_text(CASES[name])

@@ -49,19 +49,8 @@ SESSION_TABLES: Mapping[str, LinkedTables] = {
     "qwen-bailian": bailian_tables,
 }
 # Their importers read row by row, and what links rows points back.
-ROW_BY_ROW = (
-    *(
-        "azure",
-        "burstgpt",
-        "mooncake",
-        "vidur",
-        "vllm-timed-trace",
-        "qwen-bailian",
-        "aiperf",
-        "guidellm",
-        "vllm-custom",
-    ),
-    *("agent-sessions", "sharegpt", "fine-tuning"),
+ROW_BY_ROW = frozenset(
+    (*PLAIN_TABLES, *SESSION_TABLES, "agent-sessions", "aiperf", "fine-tuning", "guidellm", "sharegpt", "vllm-custom")
 )
 _BATCH_ROWS = 8192
 
