@@ -197,7 +197,7 @@ def _copying(profile: WorkloadProfile) -> Section | None:
     steps = both(lambda width: pictures.copy_picture(repetition, width=width), wide=HALF)
     figures = (
         Figure(title="Answers' n-grams that stand in the prompt", picture=shares),
-        Figure(title="Requests by tokens a step, 5 drafted after a match of 3", picture=steps),
+        Figure(title=f"Requests by {repetition.basis} a step, 5 drafted after a match of 3", picture=steps),
     )
     return Section(title="Copying from the prompt", meaning=meaning.copying_meaning(repetition), figures=figures)
 

@@ -40,8 +40,12 @@ def _duration(seconds: float) -> str:
 
 
 def _burst_word(arrivals: Arrivals) -> str:
-    most = max(arrivals.dispersion.values(), default=1.0)
-    return "in bursts" if most >= 4 else "unevenly" if most >= _BURSTY else "evenly" if most < 0.7 else "at random"
+    values = list(arrivals.dispersion.values()) or [1.0]  # of windows from the shortest on
+    if max(values) < _BURSTY:
+        return "evenly" if max(values) < 0.7 else "at random"
+    if values[0] < _BURSTY:
+        return "at a rate that drifts"
+    return "in bursts" if max(values) >= 4 else "unevenly"
 
 
 def arrivals_meaning(profile: WorkloadProfile) -> str:

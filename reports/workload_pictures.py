@@ -132,15 +132,21 @@ def _from_zero(edge: float, edges: Sequence[float]) -> float:
 
 
 def _marked(marked: Mapping[str, float], x: LogScale, area: Area) -> list[str]:
-    found, last = [], -math.inf
-    for what, value in sorted(marked.items(), key=lambda item: item[1]):
-        at = x(min(max(value, x.low), x.high))
+    """Lines with names right of them, or left where the next line or the edge is near, or none where that is taken."""
+    places = sorted((x(min(max(value, x.low), x.high)), what) for what, value in marked.items())
+    limits = [(at, 2 * _NAME_WIDTH) for at, _ in places[1:]] + [(area.right, _NAME_WIDTH)]
+    found, taken = [], LEFT
+    for (at, what), (following, room) in zip(places, limits, strict=True):
         found.append(element("path", d=f"M{at:.1f} {area.bottom:.1f}V{TOP:.1f}", class_="marked"))
-        anchor = "end" if at > area.right - 30 else "start"
-        if at - last > 34:
-            found.append(text(what, at + (4 if anchor == "start" else -4), TOP + 9, class_="tick", text_anchor=anchor))
-            last = at
+        is_left = following - at < room and at - _NAME_WIDTH >= taken
+        if is_left or (at >= taken and following - at >= _NAME_WIDTH):
+            anchor = "end" if is_left else "start"
+            found.append(text(what, at + (-4 if is_left else 4), TOP + 9, class_="tick", text_anchor=anchor))
+            taken = at if is_left else at + _NAME_WIDTH
     return found
+
+
+_NAME_WIDTH = 30.0  # of p50 and the space beside it
 
 
 def joint_picture(joint: JointHistogram | None, *, width: float) -> str:
@@ -230,10 +236,11 @@ def copy_picture(repetition: Repetition | None, *, width: float) -> str:
     at = x(repetition.tokens_per_step.mean)
     marks.append(element("path", d=f"M{at:.1f} {area.bottom:.1f}V{TOP:.1f}", class_="marked"))
     marks.append(text("mean", at + 4, TOP + 9, class_="tick"))
-    x_axis = Axis(scale=x, name="tokens per step with lookup drafts", write=lambda v: f"{v:g}", ticks=x.ticks(6))
+    name = f"{repetition.basis} per step with lookup drafts"
+    x_axis = Axis(scale=x, name=name, write=lambda v: f"{v:g}", ticks=x.ticks(6))
     y_axis = Axis(scale=y, name="% of requests", write=lambda v: f"{v:g}", ticks=y.ticks(4))
     mean = three_digits(repetition.tokens_per_step.mean)
-    return chart(area, x_axis, y_axis, marks, label=f"Tokens per step with lookup drafts: {mean} on average")
+    return chart(area, x_axis, y_axis, marks, label=f"{name.capitalize()}: {mean} on average")
 
 
 def copy_share_picture(repetition: Repetition | None, *, width: float) -> str:

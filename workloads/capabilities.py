@@ -24,7 +24,7 @@ def derive_capabilities(table: pa.Table) -> tuple[Capability, ...]:
     """The replays that the columns support (formats.md, replay contracts a, b, c and d)."""
     if not len(table):
         return ()
-    sendable = _all(table, "output_tokens") and _every_row(table, "input_tokens", *_PROMPTS)
+    sendable = is_sendable(table)
     found: list[Capability] = []
     if sendable and _all(table, "arrival_s"):
         found.append("open_loop")
@@ -35,6 +35,11 @@ def derive_capabilities(table: pa.Table) -> tuple[Capability, ...]:
     if any(_any(table, name) for name in ("response", "response_token_ids", "checks")):
         found.append("quality")
     return tuple(found)
+
+
+def is_sendable(table: pa.Table) -> bool:
+    """Whether every row has a prompt, or the length of one, and an output length."""
+    return _all(table, "output_tokens") and _every_row(table, "input_tokens", *_PROMPTS)
 
 
 _PROMPTS = ("messages", "prompt", "prompt_token_ids")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workloads.histograms import BinCounter, PairCounter, histogram, second_edges, time_series, token_edges
+from workloads.importers.repairs import repair_notes
 from workloads.lru import LARGEST_TRACE, lru_curve
 from workloads.metadata import WorkloadMetadata
 from workloads.parquet import WorkloadFile
@@ -115,7 +116,7 @@ def _profile(
         checks=dict(counts.checks.most_common()),
         num_responses=counts.num_responses,
         repetition=repetition.result(),
-        notes=(*notes, *metadata.losses, *metadata.synthetic_parts),
+        notes=(*notes, *repair_notes(metadata.repairs), *metadata.losses, *metadata.synthetic_parts),
     )
 
 

@@ -83,7 +83,11 @@ def _session_rows(sessions: Sessions | None) -> list[Row]:
 
 def _quantiles(q: Quantiles) -> str:
     names = ("mean", "p50", "p90", "p95", "p99", "max")
-    return "  ".join(f"{name} {getattr(q, name):,.4g}" for name in names)
+    return "  ".join(f"{name} {_four_digits(getattr(q, name))}" for name in names)
+
+
+def _four_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -126,7 +130,7 @@ def _repetition_rows(repetition: Repetition | None) -> list[Row]:
     looked = f"{repetition.basis} of {repetition.num_requests:,} requests"
     return [
         Row("copied from prompts", f"{shares} ({looked})"),
-        Row("lookup, tokens/step", f"{_quantiles(repetition.tokens_per_step)} (1: nothing gained)"),
+        Row(f"lookup, {repetition.basis}/step", f"{_quantiles(repetition.tokens_per_step)} (1: nothing gained)"),
     ]
 
 

@@ -94,6 +94,7 @@ class WorkloadMetadata(_Frozen):
     slo_classes: dict[str, SloClass] = Field(default_factory=dict)
     capabilities: tuple[Capability, ...] | None = None
     losses: tuple[str, ...] = ()  # what the source had and the file has not
+    repairs: dict[str, int] = Field(default_factory=dict)  # kind of `workloads/importers/repairs.py`: how many
     synthetic_parts: tuple[str, ...] = ()  # what was composed or generated
     converter: Converter | None = None
 

@@ -12,7 +12,10 @@ from typing import Any
 
 def json_text(value: object) -> str:
     """JSON as the workload's JSON columns hold it: compact, not escaped beyond need, key order kept."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

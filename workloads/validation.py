@@ -58,6 +58,18 @@ def validate_rows(table: pa.Table, metadata: WorkloadMetadata, *, where: str | N
     _Checker(table, where, first_row).check_rows(metadata)
 
 
+def broken_rows(table: pa.Table, metadata: WorkloadMetadata) -> Mask:
+    """The rows that `validate_rows` would refuse, bool of shape (rows,).
+
+    Raises:
+        WorkloadError: hashes without a block size, which is no row's fault.
+    """
+    checker = _Checker(table, None)
+    checker.broken = np.zeros(len(table), dtype=bool)
+    checker.check_rows(metadata)
+    return checker.broken
+
+
 class _Checker:
     """The table under check, the file its errors name, and where in the file the table begins."""
 
@@ -65,6 +77,7 @@ class _Checker:
         self.table = table
         self.where = where
         self.first_row = first_row
+        self.broken: Mask | None = None  # where rows are collected rather than the first one told
 
     def run(self, metadata: WorkloadMetadata) -> None:
         self._ids_are_unique()
@@ -84,11 +97,13 @@ class _Checker:
     def fail(self, row: int, column: str, what: str, fix: str) -> WorkloadError:
         return WorkloadError(what, place=row_place(self.where, self.first_row + row, column), fix=fix)
 
-    def _reject(self, bad: Mask, column: str, what: str, fix: str) -> None:
-        if bad.any():
+    def _reject(self, bad: Mask, column: str, what: str, fix: str, *, told: bool = True) -> None:
+        if self.broken is not None:
+            self.broken |= bad
+        elif bad.any():
             row = int(np.argmax(bad))
-            value = self.table.column(column)[row].as_py()
-            raise self.fail(row, column, f"{what}: {value!r:.60}", fix)
+            value = f": {self.table.column(column)[row].as_py()!r:.60}" if told else ""
+            raise self.fail(row, column, f"{what}{value}", fix)
 
     def _numbers(self, column: str) -> npt.NDArray[np.float64]:
         """float64 with 0 for null."""
@@ -188,7 +203,9 @@ class _Checker:
         most = full if prefix.tail_hashed is False else blocks
         known = given & _mask(self.table.column("input_tokens").is_valid())
         bad = known & ((counts < least) | (counts > most))
-        if bad.any():
+        if self.broken is not None:
+            self.broken |= bad
+        elif bad.any():
             row = int(np.argmax(bad))
             what = f"{counts[row]} prefix hashes do not fit {tokens[row]} input tokens in blocks of {prefix.block_size}"
             raise self.fail(row, "prefix_hashes", what, "Check metadata.prefix.block_size and tail_hashed")
@@ -200,8 +217,8 @@ class _Checker:
                 continue
             for text in column.unique().to_pylist():  # in order of their first rows
                 if text is not None and (wrong := _wrong_json(name, text)) is not None:
-                    row = int(pc.index(column, pa.scalar(text, column.type)).as_py())
-                    raise self.fail(row, name, *wrong)
+                    found = _mask(pc.equal(column, pa.scalar(text, column.type)).fill_null(False))
+                    self._reject(found, name, *wrong, told=False)
 
     def _checks_parse(self) -> None:
         column = self.table.column("checks")

@@ -1,5 +1,8 @@
 """The pictures: scales, label places, and what they draw for odd studies."""
 
+import re
+
+import pytest
 import study_cases
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,8 @@ from reports.interval_picture import interval_picture
 from reports.label_placement import Box, Label, place
 from reports.pareto_picture import pareto_picture, shades
 from reports.svg import Scale, around, element, text
+from reports.workload_pictures import histogram_picture
+from workloads.profile import Histogram
 
 numbers = st.floats(min_value=-1e9, max_value=1e9)
 
@@ -70,3 +75,21 @@ def test_bars_say_their_numbers_aloud(study: StudyResult) -> None:
     drawn = interval_picture(pairs(study), width=900)
     assert "p95 end-to-end latency: default 1,600 ms [1,540, 1,670], recommended 826 ms [793, 859]" in drawn
     assert drawn.count('class="bar recommended"') == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((60, 800), [("start", "p50"), ("end", "p99")]),
+        ((380, 800), [("end", "p50"), ("end", "p99")]),
+        ((700, 800), [("end", "p50")]),
+        ((60, 300), [("start", "p50"), ("start", "p99")]),
+        ((11, 14), [("start", "p99")]),
+        ((11, 22), [("start", "p50"), ("start", "p99")]),
+    ],
+)
+def test_names_of_marked_values_do_not_overlap(values: tuple[float, float], names: list[tuple[str, str]]) -> None:
+    histogram = Histogram(edges=(10.0, 100.0, 1000.0), counts=(5, 5))
+    marked = {"p50": values[0], "p99": values[1]}
+    drawn = histogram_picture(histogram, width=280, name="n", unit="u", marked=marked)
+    assert re.findall(r'text-anchor="(\w+)">(p50|p99)<', drawn) == names

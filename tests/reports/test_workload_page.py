@@ -1,6 +1,7 @@
 """The page of a workload: complete, escaped, self-contained, and honest about what is not recorded."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from reports.workload_html import workload_html, write_workload_html
-from reports.workload_meaning import burstiness_meaning, cache_meaning, copying_meaning
+from reports.workload_meaning import burstiness_meaning, cache_meaning, copying_meaning, headline
 from workloads.characterize import characterize
+from workloads.description import describe
 from workloads.metadata import PrefixHashing, SloClass, Source, WorkloadMetadata
 from workloads.profile import Arrivals, CacheSize, PrefixSharing, Quantiles, Repetition, WorkloadProfile
 from workloads.request import Request
@@ -145,3 +147,33 @@ def test_burstiness_tells_bursts_from_drift() -> None:
     assert "drifts slowly" in burstiness_meaning(arrivals(1.0, 1.5, 3.0, 8.0))
     assert "no autoscaler follows" in burstiness_meaning(arrivals(13.0, 70.0, 160.0, 140.0))
     assert "random arrivals do" in burstiness_meaning(arrivals(1.0, 1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((1.0, 3.0, 8.0), "a second, at a rate that drifts"),
+        ((3.0, 5.0, 8.0), "a second, in bursts"),
+        ((2.5, 3.0, 3.0), "a second, unevenly"),
+        ((1.0, 1.1, 1.2), "a second, at random"),
+        ((0.3, 0.2, 0.1), "a second, evenly"),
+    ],
+)
+def test_the_headline_agrees_with_the_burstiness(values: tuple[float, ...], words: str) -> None:
+    dispersion = dict(zip(("1", "10", "60"), values, strict=True))
+    found = replace(full(), arrivals=Arrivals(duration_s=9e3, rate_rps=1.0, dispersion=dispersion))
+    assert words in headline(found)
+
+
+def test_lengths_of_many_digits_are_written_out() -> None:
+    requests = [Request(request_id=str(n), input_tokens=12_345 * (n + 1), output_tokens=2) for n in range(9)]
+    told = {row.what: row.value for row in describe(profile(requests))}
+    assert told["input tokens"].startswith("mean 61,725  p50 61,725 ")
+    assert "e+" not in told["input tokens"]
+
+
+def test_what_was_repaired_is_said_before_one_relies_on_it() -> None:
+    metadata = WorkloadMetadata(name="w", source=Source(format="test"), repairs={"row_impossible": 1234})
+    found = characterize(Workload.from_requests([Request(request_id="a", input_tokens=3)], metadata))
+    assert any(note.startswith("repaired on import: rows without") and note.endswith(": 1,234") for note in found.notes)
+    assert "repaired on import" in workload_html(found)

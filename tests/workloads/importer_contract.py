@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import gzip
+import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 
 from workloads.errors import WorkloadError
 from workloads.importers import IMPORTERS, find_importer, import_workload
+from workloads.importers.repairs import Repairs
 from workloads.parquet import read_workload, save_workload
 from workloads.workload import Workload
+
+JUNK = ("", None, -1, float("nan"), [], {}, [7], {"x": 1}, "x", True, 1e30, 2**70)
+NUM_DAMAGED = 60
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, key) of everything within a JSON value."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+        yield value, key
+        yield from places(inner)
 
 
 class ImporterContract:
@@ -125,6 +140,57 @@ class ImporterContract:
         for part in range(1, 8):
             path.write_bytes(content[: len(content) * part // 8])
             assert len(self.read_or_refused(path)) <= num_whole
+
+    def damaged(self) -> Iterator[str]:
+        """The good file with one value, or one line, that is junk."""
+        draw = random.Random(7)
+        lines = self.good.splitlines()
+        for _ in range(NUM_DAMAGED):
+            number = draw.randrange(len(lines))
+            try:
+                item = json.loads(lines[number])
+            except ValueError:
+                cells = lines[number].split(",")
+                cells[draw.randrange(len(cells))] = str(draw.choice(JUNK))
+                line = ",".join(cells)
+            else:
+                container, key = draw.choice([*places(item)])
+                container[key] = draw.choice(JUNK)
+                line = json.dumps(item)
+            yield "\n".join([*lines[:number], line, *lines[number + 1 :]])
+
+    def test_junk_in_a_row_is_refused_in_one_line_or_repaired(self, tmp_path: Path) -> None:
+        for text in self.damaged():
+            try:
+                path = self.write(tmp_path, text)
+            except (pa.ArrowException, AttributeError, TypeError, OverflowError):
+                continue  # a column of parquet holds one type
+            found = self.read_or_refused(path)
+            assert isinstance(found, Workload) or found == ""
+            repairs = Repairs()
+            try:
+                import_workload(path, format=self.name, repairs=repairs)
+            except WorkloadError as error:
+                told = str(error)
+                assert isinstance(found, str), told  # what can be read without repairs can be with them
+                assert "\n" not in told
+            else:
+                assert isinstance(found, Workload) or repairs.counts
+
+    def test_a_bad_line_and_a_cut_are_repaired(self, tmp_path: Path) -> None:
+        plain = self.write(tmp_path, self.good)
+        if plain.suffix != ".jsonl":
+            pytest.skip("not lines of JSON")
+        num_whole = len(import_workload(plain))
+        plain.write_text(self.good.rstrip("\n") + '\n{"cut": \n')
+        repairs = Repairs()
+        assert len(import_workload(plain, repairs=repairs)) == num_whole
+        assert repairs.counts == {"line_unreadable": 1}
+        packed = plain.with_name(f"{plain.name}.gz")
+        packed.write_bytes(gzip.compress(self.good.encode() + random.Random(7).randbytes(5000).hex().encode())[:-2500])
+        repairs = Repairs()
+        assert len(import_workload(packed, format=self.name, repairs=repairs)) >= num_whole - 1
+        assert repairs.counts["gzip_cut"] == 1
 
     def read_or_refused(self, path: Path) -> Workload | str:
         try:

@@ -23,7 +23,7 @@ class AiperfExporter:
     name: str = "aiperf"
 
     def losses(self, workload: Workload) -> list[str]:
-        left = present(workload, "input_tokens", "output_tokens", "model", "tools", "response", "max_tokens")
+        left = present(workload, "input_tokens", "model", "tools", "response", "max_tokens")
         told = ["times are rounded to whole milliseconds; of each turn only the newest user text is kept"]
         return told + ([f"left out: {', '.join(left)}"] if left else [])
 
@@ -45,4 +45,5 @@ def _turn(request: Request, *, first: bool) -> dict[str, Any]:
         raise WorkloadError(what, fix="Choose another --format, or import the workload with text")
     seconds = request.arrival_s if first else request.think_s
     timed = {} if seconds is None else {"timestamp" if first else "delay": round(seconds * 1000)}
-    return {"text": text} | timed
+    counted = {} if request.output_tokens is None else {"output_length": request.output_tokens}
+    return {"text": text} | timed | counted

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workloads.columns import table_from_requests
 from workloads.errors import WorkloadError
 from workloads.importers.agent_sessions import AgentSessionsImporter
 from workloads.importers.aiperf import AiperfImporter
@@ -31,6 +30,8 @@ from workloads.importers.mooncake import MooncakeImporter
 from workloads.importers.openai_batch import OpenAIBatchImporter
 from workloads.importers.openai_pairs import OpenAIPairsImporter
 from workloads.importers.otel_spans import OtelSpansImporter
+from workloads.importers.repaired_table import repaired_table, table_of
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import read_rows
 from workloads.importers.sharegpt import ShareGptImporter
 from workloads.importers.source_file import check_source
@@ -68,13 +69,13 @@ _BATCH_ROWS = 65_536
 _SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".gz")
 
 
-def find_importer(path: Path, name: str = "auto") -> Importer:
+def find_importer(path: Path, name: str = "auto", repairs: Repairs = NO_REPAIRS) -> Importer:
     """The importer of a format, or for `auto` the one that recognises the file.
 
     Raises:
         WorkloadError: no such file or format, or none (or several) recognise it.
     """
-    check_source(path)
+    check_source(path, repairs)
     known = ", ".join(IMPORTERS)
     if name != "auto":
         if name not in IMPORTERS:
@@ -83,7 +84,7 @@ def find_importer(path: Path, name: str = "auto") -> Importer:
     found = [importer for importer in IMPORTERS.values() if importer.recognises(path)]
     if len(found) != 1:
         if not found:
-            next(read_rows(path), None)  # what cannot be read at all says why
+            next(read_rows(path, repairs), None)  # what cannot be read at all says why
         told = "looks like several formats" if found else "is of no known format"
         raise WorkloadError(f"{path} {told}", fix=f"Give --format, one of {known}")
     return found[0]
@@ -108,6 +109,7 @@ def import_workload(
     *,
     format: str = "auto",
     tokenizer: TokenCounter | None = None,
+    repairs: Repairs = NO_REPAIRS,
     saw: Callable[[int], None] = lambda _: None,
 ) -> Workload:
     """Read a foreign file, or several that make one workload; what was lost is in its metadata.
@@ -115,44 +117,52 @@ def import_workload(
     Args:
         paths: a file, a folder, or files.
         tokenizer: counts tokens where the format has text and no counts.
+        repairs: takes what is wrong with the files; what it cannot take is raised.
         saw: told the number of rows each time some were read.
 
     Raises:
         WorkloadError: see `find_importer` and `Importer.read`.
     """
     files = files_of(Path(paths)) if isinstance(paths, Path | str) else list(paths)
-    imported = _imported(files, find_importer(files[0], format), tokenizer)
+    imported = _imported(files, find_importer(files[0], format, repairs), tokenizer, repairs)
     path = files[0] if len(files) == 1 else files[0].parent
-    table = _table(imported, saw)
+    table = _table(imported, repairs, str(path), saw)
+    if repairs.allowed:
+        table = repaired_table(table, imported.metadata, repairs, where=str(path))
     if not len(table):
         raise WorkloadError(f"{path} has no requests", fix="Give a trace or log with requests in it")
     notes = clock_notes(np.asarray(table.column("arrival_s").to_numpy(), np.float64), str(path))
     table = _from_zero(table)
-    update = {"losses": (*imported.metadata.losses, *imported.losses, *notes), "converter": converter()}
-    return Workload(table, imported.metadata.model_copy(update=update), where=str(path))
+    losses = (*imported.metadata.losses, *imported.losses, *notes)
+    update = {"losses": losses, "converter": converter(), "repairs": dict(repairs.counts)}
+    try:
+        return Workload(table, imported.metadata.model_copy(update=update), where=str(path))
+    except WorkloadError as error:
+        repairs.take("row_impossible", error)  # raises it, as repaired rows are possible
+        raise
 
 
-def _imported(files: Sequence[Path], importer: Importer, tokenizer: TokenCounter | None) -> Imported:
+def _imported(files: Sequence[Path], importer: Importer, tokenizer: TokenCounter | None, repairs: Repairs) -> Imported:
     if len(files) == 1:
-        return importer.read(files[0], tokenizer=tokenizer)
+        return importer.read(files[0], tokenizer=tokenizer, repairs=repairs)
     if not isinstance(importer, ManyFilesImporter):
         fix = "Import the files one by one"
         raise WorkloadError(f"a workload of format {importer.name} is one file, not {len(files)}", fix=fix)
-    for path in files:
-        check_source(path)
-    return importer.read_all(files, tokenizer=tokenizer)
+    for path in files[1:]:
+        check_source(path, repairs)
+    return importer.read_all(files, tokenizer=tokenizer, repairs=repairs)
 
 
-def _table(imported: Imported, saw: Callable[[int], None]) -> pa.Table:
+def _table(imported: Imported, repairs: Repairs, where: str, saw: Callable[[int], None]) -> pa.Table:
     """Batch by batch, so that few `Request`s are alive at a time."""
     tables, batch = [WORKLOAD_SCHEMA.empty_table()], list[Request]()
     for request in imported.requests:
         batch.append(request)
         if len(batch) == _BATCH_ROWS:
-            tables.append(table_from_requests(batch))
+            tables.append(table_of(batch, repairs, where))
             saw(len(batch))
             batch = []
-    return pa.concat_tables([*tables, table_from_requests(batch)]).unify_dictionaries()
+    return pa.concat_tables([*tables, table_of(batch, repairs, where)]).unify_dictionaries()
 
 
 def _from_zero(table: pa.Table) -> pa.Table:

@@ -5,14 +5,16 @@ Does not know text. Does not know when sessions began: `t` counts from each sess
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
 from workloads.importers.cells import Cells
 from workloads.importers.importer import Imported, source_of
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import Row, first_row, read_rows
 from workloads.metadata import PrefixHashing, WorkloadMetadata
 from workloads.request import Request, json_text
@@ -32,27 +34,46 @@ class AgentSessionsImporter:
         first = first_row(path)
         return first is not None and isinstance(first.get("requests"), list) and {"id", "block_size"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
-        return self.read_all([path], tokenizer=tokenizer)
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
+        return self.read_all([path], tokenizer=tokenizer, repairs=repairs)
 
-    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
-        sessions = [(path, line, row) for path in paths for line, row in read_rows(path)]
-        timed = len(sessions) == 1
-        sizes: set[Any] = {row.get("block_size") for _, _, row in sessions}
-        if len(sizes) > 1 or not all(type(size) is int and size > 0 for size in sizes):
-            place = line_place(paths[0], 1, "block_size")
-            raise WorkloadError("no one block_size", place=place, fix="Give sessions of one block size > 0")
+    def read_all(
+        self,
+        paths: Sequence[Path],
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
+        given = ((path, line, row) for path in paths for line, row in read_rows(path, repairs))
+        first = list(itertools.islice(given, 2))
+        timed = len(first) == 1
+        size = next((row["block_size"] for _, _, row in first if _is_size(row.get("block_size"))), None)
         metadata = WorkloadMetadata(
             name=paths[0].stem if timed else paths[0].parent.name,
             source=source_of(paths, self.name),
             time_resolution_s=1.0,
-            prefix=PrefixHashing(block_size=sizes.pop(), scope="session", tail_hashed=False) if sizes else None,
+            prefix=PrefixHashing(block_size=size, scope="session", tail_hashed=False) if size else None,
         )
         losses = ["tool and system tokens of the session are not told apart in its requests"]
         if not timed:
             losses.append("sessions have no common clock: there are no arrivals; replay with a fixed concurrency")
-        requests = (request for place in sessions for request in _Session(*place, timed=timed).requests())
+        requests = _requests(itertools.chain(first, given), size, repairs, timed=timed)
         return Imported(requests=requests, metadata=metadata, losses=losses)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _requests(
+    sessions: Iterator[tuple[Path, int, Row]], size: int | None, repairs: Repairs, *, timed: bool
+) -> Iterator[Request]:
+    for path, line, row in sessions:
+        with repairs.row(path, line):
+            if size is None or row.get("block_size") != size:
+                place = line_place(path, line, "block_size")
+                raise WorkloadError("no one block_size", place=place, fix="Give sessions of one block size > 0")
+            yield from _Session(path, line, row, repairs, timed).requests()
 
 
 @dataclass(frozen=True)
@@ -60,11 +81,13 @@ class _Session:
     path: Path
     line: int
     row: Row
+    repairs: Repairs
     timed: bool
 
     def requests(self) -> Iterator[Request]:
         found: list[Request] = []
-        self._chain(self.row.get("requests"), None, None, found)
+        with self.repairs.row(self.path, self.line):
+            self._chain(self.row.get("requests"), None, None, found)
         return iter(found)
 
     def _chain(self, rows: object, agent: str | None, parent: Request | None, found: list[Request]) -> None:
@@ -72,16 +95,21 @@ class _Session:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             fix = "Give each session a list of request objects"
             raise WorkloadError("no list of requests", place=line_place(self.path, self.line, "requests"), fix=fix)
+        is_followed = False  # by one that was dropped, from whose end the next one's think time counts
         for row in rows:
             if isinstance(row.get("requests"), list):
                 name = str(row.get("agent_id") or f"agent-{len(found)}")
                 self._chain(row["requests"], name, parent, found)
                 continue
-            parent = self._request(row, len(found), agent, parent)
-            found.append(parent)
+            made = None
+            with self.repairs.row(self.path, self.line):
+                made = self._request(row, len(found), agent, parent)
+                parent = replace(made, think_s=None) if is_followed else made
+                found.append(parent)
+            is_followed = made is None
 
     def _request(self, row: dict[str, Any], number: int, agent: str | None, parent: Request | None) -> Request:
-        cells = Cells(self.path, self.line, row)
+        cells = Cells(self.path, self.line, row, self.repairs)
         session = str(self.row.get("id"))
         rest = {name: value for name, value in row.items() if name not in _COLUMNS}
         if agent is not None:
@@ -93,13 +121,13 @@ class _Session:
             session_id=session,
             turn=number,
             parent_ids=(parent.request_id,) if parent else (),
-            think_s=cells.number("think_time", least=0) if parent else None,
+            think_s=cells.spare_number("think_time") if parent else None,
             model=row.get("model"),
             input_tokens=cells.needed_count("in") or None,
             output_tokens=cells.needed_count("out"),
             prefix_hashes=cells.hashes("hash_ids"),
             finish_reason=_FINISH.get(str(stop), stop),
-            ttft_s=cells.number("ttft", least=0),
-            e2el_s=cells.number("api_time", least=0),
+            ttft_s=cells.spare_number("ttft"),
+            e2el_s=cells.spare_number("api_time"),
             extra=json_text(rest),
         )

@@ -17,6 +17,7 @@ from workloads.importers.importer import Imported
 from workloads.importers.json_lines import first_object, json_lines
 from workloads.importers.openai_shapes import Message
 from workloads.importers.recorded_turns import conversation_metadata
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import Row
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -37,26 +38,27 @@ class AiperfImporter:
             return False
         return isinstance(first.get("turns"), list) or isinstance(first.get("text", first.get("texts")), str | list)
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
         losses: list[str] = []
         metadata = conversation_metadata(path, self.name, tokenizer)
-        return Imported(requests=_requests(path, tokenizer, losses), metadata=metadata, losses=losses)
+        return Imported(requests=_requests(path, tokenizer, losses, repairs), metadata=metadata, losses=losses)
 
 
-def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str]) -> Iterator[Request]:
+def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str], repairs: Repairs) -> Iterator[Request]:
     num_media = num_later = num_open = 0
-    for line, row in json_lines(path):
-        session, given = _turns(path, line, row)
-        sent: list[Message] = []
-        parent: str | None = None
-        for number, turn in enumerate(given):
-            cells = Cells(path, line, turn)
-            num_media += any(turn.get(name) for name in _MEDIA)
-            sent.append({"role": turn.get("role") or "user", "content": _text(cells)})
-            request = _request(cells, session, number, sent, parent, tokenizer)
-            num_later, num_open = num_later + (number > 0), num_open + (request.output_tokens is None)
-            yield request
-            parent = request.request_id
+    for line, row in json_lines(path, repairs):
+        with repairs.row(path, line):  # turns after one that cannot be read hang in the air: they go with it
+            session, given = _turns(path, line, row)
+            sent: list[Message] = []
+            parent: str | None = None
+            for number, turn in enumerate(given):
+                cells = Cells(path, line, turn, repairs)
+                num_media += any(turn.get(name) for name in _MEDIA)
+                sent.append({"role": turn.get("role") or "user", "content": _text(cells)})
+                request = _request(cells, session, number, sent, parent, tokenizer)
+                num_later, num_open = num_later + (number > 0), num_open + (request.output_tokens is None)
+                yield request
+                parent = request.request_id
     if num_later:
         losses.append(f"{num_later} later turns do not hold the answers before them: the file has none")
     if num_open:
@@ -91,7 +93,7 @@ def _request(
     parent: str | None,
     tokenizer: TokenCounter | None,
 ) -> Request:
-    stamp, delay = cells.number("timestamp", least=0), cells.number("delay", least=0)
+    stamp, delay = cells.number("timestamp", least=0), cells.spare_number("delay")
     inputs = cells.count("input_length")
     if inputs is None and tokenizer is not None:
         inputs = tokenizer.count(tokenizer.chat_text(sent))

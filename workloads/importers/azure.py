@@ -12,7 +12,10 @@ from datetime import datetime
 from pathlib import Path
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.cells import epoch_seconds
 from workloads.importers.importer import Imported, license_beside, source_of
+from workloads.importers.repairs import NO_REPAIRS, Repairs
+from workloads.importers.rows import Row, csv_rows, first_row
 from workloads.importers.source_file import text_lines
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
@@ -35,29 +38,37 @@ class AzureImporter:
             return False
         return set(_COLUMNS) <= set(header)
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(
+        self,
+        path: Path,
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         metadata = WorkloadMetadata(
             name=path.stem,
             source=source_of(path, self.name, license=license_beside(path.parent), citation=_CITATION),
             start_time=_first_stamp(path),
             time_resolution_s=1e-7,
         )
-        return Imported(requests=_requests(path), metadata=metadata, losses=[])
+        return Imported(requests=_requests(path, repairs), metadata=metadata, losses=[])
 
 
-def _requests(path: Path) -> Iterator[Request]:
+def _requests(path: Path, repairs: Repairs) -> Iterator[Request]:
     tenant = next((name for name in ("code", "conv") if name in path.stem.lower()), None)
-    reader = csv.DictReader(text_lines(path))
-    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+    header = next(csv.reader(text_lines(path, Repairs(allowed=repairs.allowed))), [])
+    missing = [name for name in _COLUMNS if name not in header]
     if missing:
         fix = f"Give an Azure trace: {','.join(_COLUMNS)}"
         raise WorkloadError(f"no column {missing[0]}", place=line_place(path, 1), fix=fix)
     zero: int | None = None
-    for number, row in enumerate(reader):
-        cells = _Cells(path, reader.line_num, row)
-        ticks = cells.ticks("TIMESTAMP")
-        zero = ticks if zero is None else zero
-        yield _request(number, cells, (ticks - zero) / 10**7, tenant)
+    for number, (line, row) in enumerate(csv_rows(path, repairs)):
+        with repairs.row(path, line):
+            cells = _Cells(path, line, row)
+            ticks = cells.ticks("TIMESTAMP")
+            request = _request(number, cells, (ticks - (ticks if zero is None else zero)) / 10**7, tenant)
+            zero = ticks if zero is None else zero
+            yield request
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class _Cells:
 
     path: Path
     line: int
-    row: dict[str, str | None]
+    row: Row
 
     def count(self, name: str) -> int:
         text = (self.row.get(name) or "").strip()
@@ -103,6 +114,6 @@ def _request(number: int, cells: _Cells, arrival_s: float, tenant: str | None) -
 
 
 def _first_stamp(path: Path) -> str | None:
-    row = next(csv.DictReader(text_lines(path)), None)
+    row = first_row(path)
     stamp = row.get("TIMESTAMP") if row else None
-    return stamp.replace(" ", "T") if stamp else None
+    return stamp.replace(" ", "T") if stamp and epoch_seconds(stamp) is not None else None

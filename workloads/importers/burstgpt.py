@@ -11,6 +11,7 @@ from pathlib import Path
 
 from workloads.importers.cells import Cells
 from workloads.importers.importer import Imported, license_beside, source_of
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, read_rows
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
@@ -29,14 +30,20 @@ class BurstGptImporter:
         first = first_row(path)
         return first is not None and {"Timestamp", "Model", "Request tokens", "Response tokens"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(
+        self,
+        path: Path,
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         metadata = WorkloadMetadata(
             name=path.stem,
             source=source_of(path, self.name, license=license_beside(path.parent), citation=_CITATION),
             time_resolution_s=1.0,
         )
         losses: list[str] = []
-        return Imported(requests=_requests(path, losses), metadata=metadata, losses=losses)
+        return Imported(requests=_requests(path, losses, repairs), metadata=metadata, losses=losses)
 
 
 @dataclass(frozen=True)
@@ -46,20 +53,21 @@ class _Turn:
     end_s: float
 
 
-def _requests(path: Path, losses: list[str]) -> Iterator[Request]:
+def _requests(path: Path, losses: list[str], repairs: Repairs) -> Iterator[Request]:
     last: dict[str, _Turn] = {}
     num_overlapping = 0
-    for number, (line, row) in enumerate(read_rows(path)):
-        cells = Cells(path, line, row)
-        start, elapsed = cells.needed_number("Timestamp"), cells.number("Elapsed time", least=0)
-        session = row.get("Session ID")
-        before = last.get(session) if session else None
-        waits = before is not None and before.end_s <= start + 1  # stamps are whole seconds
-        num_overlapping += before is not None and not waits
-        turn = before.number + 1 if before else 0
-        yield _request(cells, number, session, turn, before if waits else None, elapsed)
-        if session:
-            last[session] = _Turn(str(number), turn, start + (elapsed or 0.0))
+    for number, (line, row) in enumerate(read_rows(path, repairs)):
+        with repairs.row(path, line):
+            cells = Cells(path, line, row, repairs)
+            start, elapsed = cells.needed_number("Timestamp"), cells.spare_number("Elapsed time")
+            session = row.get("Session ID")
+            before = last.get(session) if session else None
+            waits = before is not None and before.end_s <= start + 1  # stamps are whole seconds
+            turn = before.number + 1 if before else 0
+            yield _request(cells, number, session, turn, before if waits else None, elapsed)
+            num_overlapping += before is not None and not waits
+            if session:
+                last[session] = _Turn(str(number), turn, start + (elapsed or 0.0))
     if num_overlapping:
         losses.append(f"{num_overlapping} turns start before the one before has ended: they wait for none")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Cells:
     path: Path
     line: int
     row: Mapping[str, Any]
+    repairs: Repairs = NO_REPAIRS
 
     def count(self, name: str) -> int | None:
         """A whole number >= 0; None when absent."""
@@ -29,7 +31,7 @@ class Cells:
         if value is None:
             return None
         if isinstance(value, str) and value.strip().isdecimal():
-            return int(value)
+            value = int(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
@@ -55,6 +57,22 @@ class Cells:
         if not math.isfinite(found) or found < least:
             raise self.misfit(name, "Give a finite number" + (f" >= {least:g}" if math.isfinite(least) else ""))
         return found
+
+    def spare_count(self, name: str) -> int | None:
+        """As `count`, of what a request can do without: repaired, an impossible one is None."""
+        try:
+            return self.count(name)
+        except WorkloadError as error:
+            self.repairs.take("value_impossible", error)
+            return None
+
+    def spare_number(self, name: str) -> float | None:
+        """A number >= 0 that a request can do without: repaired, an impossible one is None."""
+        try:
+            return self.number(name, least=0)
+        except WorkloadError as error:
+            self.repairs.take("value_impossible", error)
+            return None
 
     def needed_number(self, name: str) -> float:
         """A finite number that must be there."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.errors import WorkloadError, row_place
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,38 +27,72 @@ def clock_notes(arrivals: Floats, where: str) -> list[str]:
     Raises:
         WorkloadError: seconds and milliseconds in one column, beyond doubt.
     """
-    rows = np.flatnonzero(np.isfinite(arrivals))
-    times = arrivals[rows]
+    is_known = np.isfinite(arrivals)
+    times = arrivals if is_known.all() else arrivals[is_known]
     if len(times) < 2:
         return []
     if (row := _mixed_in_order(times)) is not None or (row := _mixed_dates(times)) is not None:
-        place = row_place(where, int(rows[row]), "arrival_s")
-        what = f"times of two units are mixed: {times[row - 1]:g} and {times[row]:g} follow each other"
-        raise WorkloadError(what, place=place, fix="Bring all times to one unit")
+        place = row_place(where, int(np.flatnonzero(is_known)[row]), "arrival_s")
+        NO_REPAIRS.take("times_in_ms", _mixed(times[row - 1], times[row], place))
     notes = []
     steps = np.diff(times)
     if num_back := int((steps < 0).sum()):
         worst = float(-steps.min())
         notes.append(f"the clock goes back {num_back} times, at most {worst:.6g} s: rows were put in order of time")
     elif (row := _jump(times)) is not None:
-        jump = f"from {times[row - 1]:.6g} to {times[row]:.6g} s at row {rows[row]}"
+        jump = f"from {times[row - 1]:.6g} to {times[row]:.6g} s at row {np.flatnonzero(is_known)[row]}"
         notes.append(f"the clock jumps {jump}, most of the recording: were seconds and milliseconds mixed?")
     return notes
+
+
+def in_one_unit(arrivals: Floats, where: str, repairs: Repairs) -> Floats:
+    """The arrivals with those in milliseconds brought to seconds, where `clock_notes` is sure that two units are mixed.
+
+    Raises:
+        WorkloadError: mixed, and still not in order when brought to one unit.
+    """
+    rows = np.flatnonzero(np.isfinite(arrivals))
+    times = arrivals[rows]
+    if len(times) < 2:
+        return arrivals
+    if (row := _mixed_in_order(times)) is not None:
+        error = _mixed(times[row - 1], times[row], row_place(where, int(rows[row]), "arrival_s"))
+        if (is_milli := _in_milli(times)) is None:
+            raise error
+    elif (row := _mixed_dates(times)) is not None:
+        error = _mixed(times[row - 1], times[row], row_place(where, int(rows[row]), "arrival_s"))
+        is_milli = times >= times.max() / _RATIO[0]
+    else:
+        return arrivals
+    repairs.take("times_in_ms", error, num=int(is_milli.sum()))
+    changed = arrivals.copy()
+    changed[rows[is_milli]] /= 1000
+    return changed
+
+
+def _mixed(before: float, after: float, place: str) -> WorkloadError:
+    what = f"times of two units are mixed: {before:g} and {after:g} follow each other"
+    return WorkloadError(what, place=place, fix="Bring all times to one unit")
+
+
+def _in_milli(times: Floats) -> npt.NDArray[np.bool_] | None:
+    """Which times are milliseconds; None where the clock then still goes back."""
+    found = np.zeros(len(times), dtype=bool)
+    now = float(times[0])
+    for row, time in enumerate(times[1:].tolist(), start=1):
+        found[row] = now >= 1 and _RATIO[0] * now <= time <= _RATIO[1] * now and time / 1000 > now
+        if (time := time / 1000 if found[row] else time) < now:
+            return None
+        now = time
+    return found
 
 
 def _mixed_in_order(times: Floats) -> int | None:
     """The first row in milliseconds, where the times fall, and would not if those about a thousandfold were divided."""
     if not (times[1:] < times[:-1]).any():
         return None
-    first: int | None = None
-    now = float(times[0])
-    for row, time in enumerate(times[1:_LOOKED_AT].tolist(), start=1):
-        is_milli = now >= 1 and _RATIO[0] * now <= time <= _RATIO[1] * now and time / 1000 > now
-        first = row if is_milli and first is None else first
-        if (time := time / 1000 if is_milli else time) < now:
-            return None
-        now = time
-    return first
+    found = _in_milli(times[:_LOOKED_AT])
+    return int(np.argmax(found)) if found is not None and found.any() else None
 
 
 def _mixed_dates(times: Floats) -> int | None:

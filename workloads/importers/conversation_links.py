@@ -28,23 +28,24 @@ def parents_by_containment(turns: Sequence[LoggedTurn]) -> list[int | None]:
     known: dict[tuple[str | None, bytes], int] = {}
     parents: list[int | None] = []
     for index, turn in enumerate(turns):
-        prefixes = _prefix_digests(turn.messages)
+        prefixes = prefix_digests(turn.messages)
         candidates = (known.get((turn.session, digest)) for digest in reversed(prefixes[:-1]))
         parents.append(next((found for found in candidates if found is not None), None))
         if turn.reply is not None and turn.messages:
-            known[turn.session, _extend(prefixes[-1], turn.reply)] = index
+            known[turn.session, extended(prefixes[-1], turn.reply)] = index
     return parents
 
 
-def _prefix_digests(messages: Sequence[Message]) -> list[bytes]:
+def prefix_digests(messages: Sequence[Message]) -> list[bytes]:
     """Digest of the first 1, 2, ... messages."""
     digests: list[bytes] = []
     for message in messages:
-        digests.append(_extend(digests[-1] if digests else b"", message))
+        digests.append(extended(digests[-1] if digests else b"", message))
     return digests
 
 
-def _extend(digest: bytes, message: Message) -> bytes:
+def extended(digest: bytes, message: Message) -> bytes:
+    """Digest of the messages of another digest and this one."""
     return hashlib.blake2b(digest + message_key(message).encode(), digest_size=16).digest()
 
 

@@ -6,13 +6,14 @@ Does not know answers: later turns' prompts hold the user's turns alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workloads.importers.cells import Cells
 from workloads.importers.importer import Imported
 from workloads.importers.recorded_turns import conversation_metadata
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, parsed, read_rows
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -39,21 +40,22 @@ class GuideLLMImporter:
         names = {name.rpartition("_")[0] if name[-1:].isdecimal() else name for name in first}
         return bool(MARKS & names) and any(name in names for name in (*_PROMPTS, "conversation_turns"))
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
         losses: list[str] = []
         metadata = conversation_metadata(path, self.name, tokenizer)
-        return Imported(requests=_requests(path, tokenizer, losses), metadata=metadata, losses=losses)
+        return Imported(requests=_requests(path, tokenizer, losses, repairs), metadata=metadata, losses=losses)
 
 
-def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str]) -> Iterator[Request]:
+def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str], repairs: Repairs) -> Iterator[Request]:
     num_timeless = num_uncounted = num_later = 0
-    for number, (line, row) in enumerate(read_rows(path)):
-        turns = _turns(Cells(path, line, row))
-        for request in _row_requests(number, row, turns, tokenizer):
-            num_later += bool(request.turn)
-            num_timeless += request.arrival_s is None and not request.turn
-            num_uncounted += None in (request.input_tokens, request.output_tokens)
-            yield request
+    for number, (line, row) in enumerate(read_rows(path, repairs)):
+        with repairs.row(path, line):  # turns after one that cannot be read hang in the air: they go with it
+            turns = _turns(Cells(path, line, row, repairs))
+            for request in _row_requests(number, row, turns, tokenizer):
+                num_later += bool(request.turn)
+                num_timeless += request.arrival_s is None and not request.turn
+                num_uncounted += None in (request.input_tokens, request.output_tokens)
+                yield request
     if num_timeless:
         losses.append(f"{num_timeless} rows have no relative_timestamp: replay with a fixed concurrency")
     if num_later:
@@ -69,7 +71,7 @@ def _turns(cells: Cells) -> list[Cells]:
         turns = [{"prompt": turn} if isinstance(turn, str) else turn for turn in given]
         if not all(isinstance(turn, dict) for turn in turns):
             raise cells.misfit("conversation_turns", "Give a list of texts, or of objects with a prompt")
-        return [Cells(cells.path, cells.line, turn) for turn in turns]
+        return [replace(cells, row=turn) for turn in turns]
     numbered: dict[int, dict[str, Any]] = {}
     for name, value in cells.row.items():
         stem, _, number = name.rpartition("_")
@@ -81,7 +83,7 @@ def _turns(cells: Cells) -> list[Cells]:
         return [cells]
     if _first(cells.row, _PROMPTS) is not None:  # the first turn's columns have no number
         numbered[-1] = {name: value for name, value in cells.row.items() if name in _OF_A_TURN}
-    return [Cells(cells.path, cells.line, numbered[number]) for number in sorted(numbered)]
+    return [replace(cells, row=numbered[number]) for number in sorted(numbered)]
 
 
 def _row_requests(
@@ -101,7 +103,7 @@ def _row_requests(
         before = inputs
         if inputs is None and tokenizer is not None:
             inputs = tokenizer.count(tokenizer.chat_text(sent))
-        first = cells if "relative_timestamp" in cells.row else Cells(cells.path, cells.line, row)
+        first = cells if "relative_timestamp" in cells.row else replace(cells, row=row)
         several = len(turns) > 1
         yield Request(
             request_id=f"{number}#{turn}" if several else str(number),
@@ -109,7 +111,7 @@ def _row_requests(
             session_id=str(number) if several else None,
             turn=turn if several else None,
             parent_ids=(f"{number}#{turn - 1}",) if turn else (),
-            think_s=cells.number("requeue_delay", least=0) if turn else None,
+            think_s=cells.spare_number("requeue_delay") if turn else None,
             input_tokens=inputs or None,
             output_tokens=_count(cells, _OUTPUTS),
             messages=json_text(sent),

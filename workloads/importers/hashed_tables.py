@@ -17,14 +17,8 @@ from workloads.importers.length_tables import NotPlainError, length_columns
 from workloads.importers.source_file import open_source
 
 _BLOCK_BYTES = 4 << 20
-_COLUMNS = pa.schema(
-    [
-        ("timestamp", pa.float64()),
-        ("input_length", pa.int32()),
-        ("output_length", pa.int32()),
-        ("hash_ids", pa.list_(pa.int64())),
-    ]
-)
+LENGTHS = pa.schema([("input_length", pa.int32()), ("output_length", pa.int32()), ("hash_ids", pa.list_(pa.int64()))])
+_COLUMNS = pa.schema([("timestamp", pa.float64()), *LENGTHS])
 
 
 def mooncake_tables(path: Path) -> Iterator[pa.Table]:
@@ -47,7 +41,7 @@ def timed_trace_tables(path: Path) -> Iterator[pa.Table]:
 
 def _tables(path: Path, *, units_a_second: int) -> Iterator[pa.Table]:
     number = 0
-    for batch in _batches(path):
+    for batch in json_batches(path, _COLUMNS):
         stamps = np.asarray(batch.column("timestamp").to_numpy(zero_copy_only=False), np.float64)
         if not (np.isfinite(stamps) & (stamps >= 0)).all():
             raise NotPlainError
@@ -62,9 +56,15 @@ def _tables(path: Path, *, units_a_second: int) -> Iterator[pa.Table]:
         number += len(batch)
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def json_batches(path: Path, columns: pa.Schema, *, ignore_others: bool = False) -> Iterator[pa.RecordBatch]:
+    """These fields of JSON Lines, a block at a time; those that no row has are null.
+
+    Raises:
+        NotPlainError: no JSON, a value of another type, or other fields that are not to be ignored.
+    """
     read = pa_json.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
-    parse = pa_json.ParseOptions(explicit_schema=_COLUMNS, unexpected_field_behavior="error")
+    others = "ignore" if ignore_others else "error"
+    parse = pa_json.ParseOptions(explicit_schema=columns, unexpected_field_behavior=others)
     try:
         with open_source(path) as file, pa_json.open_json(file, read_options=read, parse_options=parse) as reader:
             for batch in reader:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.metadata import Source, SourceFile, WorkloadMetadata
 from workloads.request import Request
 from workloads.tokenizer import TokenCounter
@@ -40,8 +41,11 @@ class Importer(Protocol):
         """Whether the file's first lines are of this format; never raises."""
         ...
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
         """Start reading; rows are read as `requests` is consumed.
+
+        Args:
+            repairs: takes what is wrong with the file; what it cannot take is raised.
 
         Raises:
             WorkloadError: a line that is not of the format; names file, line and field.
@@ -53,7 +57,9 @@ class Importer(Protocol):
 class ManyFilesImporter(Importer, Protocol):
     """Reads a format in which several files make one workload (a file a session; requests and answers apart)."""
 
-    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read_all(
+        self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS
+    ) -> Imported:
         """As `read`, from all the files together.
 
         Raises:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from workloads.errors import WorkloadError, line_place
 from workloads.importers import source_file
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.source_file import open_source
 
 _CHUNK_BYTES = 1 << 20
@@ -20,22 +21,30 @@ _FIX = "Correct the file, or give its format with --format"
 _SPACE = " \t\r\n"
 
 
-def array_items(path: Path) -> Iterator[tuple[int, Any]]:
+def array_items(path: Path, repairs: Repairs = NO_REPAIRS) -> Iterator[tuple[int, Any]]:
     """(number from 1, item) of a file that is one array.
 
     Raises:
         WorkloadError: not JSON, not UTF-8, an item that is too large, or more after the array's end.
     """
-    with open_source(path) as file:
+    with open_source(path, repairs) as file:
         text = _Text(path, file)
         number = 1
         text.skip("[", number)
-        while not text.ends_with("]", number):
-            if number > 1:
-                text.skip(",", number)
-            yield number, text.item(number)
-            number += 1
+        try:
+            while not text.ends_with("]", number):
+                if number > 1:
+                    text.skip(",", number)
+                yield number, text.item(number)
+                number += 1
+        except _CutError as error:
+            repairs.take("array_cut", error)
+            return
         text.end(number)
+
+
+class _CutError(WorkloadError):
+    """The text ends within the array."""
 
 
 class _Text:
@@ -46,6 +55,12 @@ class _Text:
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._json = json.JSONDecoder()
         self._text, self._at, self._is_end = "", 0, False
+
+    def _is_cut(self, error: Exception) -> bool:
+        """Whether what was not understood is the end of the text."""
+        if not isinstance(error, json.JSONDecodeError):
+            return False
+        return error.pos >= len(self._text.rstrip(_SPACE)) or error.msg.startswith("Unterminated string")
 
     def skip(self, mark: str, number: int) -> None:
         if self._next(number) != mark:
@@ -76,7 +91,7 @@ class _Text:
                     return value
             except (ValueError, RecursionError) as error:
                 if self._is_end or isinstance(error, RecursionError):
-                    raise self._bad(str(error), number) from None
+                    raise self._bad(str(error), number, is_cut=self._is_cut(error)) from None
             if len(self._text) - self._at > source_file.MAX_LINE_BYTES:
                 raise self._bad(f"an item of more than {source_file.MAX_LINE_BYTES} bytes, or no JSON", number)
             self._more(wanted, number)
@@ -92,7 +107,7 @@ class _Text:
             if self._is_end:
                 if may_end:
                     return ""
-                raise self._bad("the array does not end", number)
+                raise self._bad("the array does not end", number, is_cut=True)
             self._more(_CHUNK_BYTES, number)
 
     def _more(self, num_bytes: int, number: int) -> None:
@@ -103,5 +118,6 @@ class _Text:
         except UnicodeDecodeError as error:
             raise self._bad(f"not UTF-8: {error.reason}", number) from None
 
-    def _bad(self, what: str, number: int) -> WorkloadError:
-        return WorkloadError(f"not JSON: {what}", place=line_place(self._path, number), fix=_FIX)
+    def _bad(self, what: str, number: int, *, is_cut: bool = False) -> WorkloadError:
+        kind = _CutError if is_cut else WorkloadError
+        return kind(f"not JSON: {what}", place=line_place(self._path, number), fix=_FIX)

@@ -6,27 +6,42 @@ Does not know what the objects mean.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.source_file import byte_lines
 
+_NUM_TRIED = 20  # lines, for a first object
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+
+def json_lines(path: Path, repairs: Repairs = NO_REPAIRS) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) for every line that is not blank.
 
     Raises:
         WorkloadError: a line that is not a JSON object, not UTF-8, or too long.
     """
-    for number, line in byte_lines(path):
+    for number, line in byte_lines(path, repairs):
         if line.strip():
-            yield number, _object(path, number, line)
+            try:
+                value = object_of(path, number, line)
+            except WorkloadError as error:
+                repairs.take("line_unreadable", error)
+            else:
+                yield number, value
 
 
-def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def object_of(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The object that a line is.
+
+    Raises:
+        WorkloadError: it is none.
+    """
     try:
         value = json.loads(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
     except (ValueError, RecursionError) as error:
@@ -39,11 +54,14 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def first_object(path: Path) -> dict[str, Any] | None:
-    """The first line's object, or None when it is none."""
+    """The object of the first line that is one, or None when the first lines are none."""
     try:
-        return next((value for _, value in json_lines(path)), None)
+        for number, line in itertools.islice(byte_lines(path), _NUM_TRIED):
+            with contextlib.suppress(WorkloadError):
+                return object_of(path, number, line)
     except (WorkloadError, OSError):
         return None
+    return None
 
 
 def count_in(value: dict[str, Any], name: str, path: Path, line: int) -> int | None:

@@ -6,15 +6,17 @@ Does not know how calls are linked (`logged_calls.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
-from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
+from workloads.importers.logged_calls import kept_messages, linked
 from workloads.importers.openai_shapes import Message, body_fields, reply_text
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, parsed, read_rows
+from workloads.importers.session_links import LoggedCall
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -30,17 +32,24 @@ class LangfuseImporter:
         first = first_row(path)
         return first is not None and {"id", "trace_id", "type", "start_time"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
-        return self.read_all([path], tokenizer=tokenizer)
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
+        return self.read_all([path], tokenizer=tokenizer, repairs=repairs)
 
-    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read_all(
+        self,
+        paths: Sequence[Path],
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         losses: list[str] = []
-        given = [Cells(path, line, row) for path in paths for line, row in read_rows(path)]
+        given = [Cells(path, line, row, repairs) for path in paths for line, row in read_rows(path, repairs)]
         scores = _Scores([cells for cells in given if _is_score(cells.row)])
         rows = [cells for cells in given if not _is_score(cells.row)]
-        calls = [_call(cells, scores) for cells in rows if cells.row.get("type") == "GENERATION"]
-        if len(calls) < len(rows):
-            losses.append(f"{len(rows) - len(calls)} observations are no generations: their time is think time")
+        generations = [cells for cells in rows if cells.row.get("type") == "GENERATION"]
+        calls = list(repairs.made(generations, lambda cells: _call(cells, scores)))
+        if len(generations) < len(rows):
+            losses.append(f"{len(rows) - len(generations)} observations are no generations: their time is think time")
         if num_stray := scores.num_stray({str(cells.row.get(name)) for cells in rows for name in ("id", "trace_id")}):
             losses.append(f"{num_stray} scores belong to no observation here: dropped")
         start = min((call.start_s for call in calls if call.start_s is not None), default=None)
@@ -79,10 +88,10 @@ class _Scores:
 def _call(cells: Cells, scores: _Scores) -> LoggedCall:
     row = cells.row
     start, end = cells.stamp("start_time"), cells.stamp("end_time")
-    usage = Cells(cells.path, cells.line, _object(row.get("usage_details")))
+    usage = replace(cells, row=_object(row.get("usage_details")))
     messages = _messages(parsed(row.get("input")))
     reply = _reply(parsed(row.get("output")))
-    latency = cells.number("latency", least=0)
+    latency = cells.spare_number("latency")
     if latency is None and start is not None and end is not None:
         latency = max(0.0, end - start)
     body = _object(row.get("model_parameters")) | {"model": row.get("provided_model_name")}
@@ -91,11 +100,11 @@ def _call(cells: Cells, scores: _Scores) -> LoggedCall:
         request_id=str(row.get("id") or f"line-{cells.line}"),
         input_tokens=usage.count("input") or None,
         output_tokens=usage.count("output"),
-        cached_tokens=usage.count("input_cached_tokens"),
+        cached_tokens=usage.spare_count("input_cached_tokens"),
         messages=kept_messages(messages),
         response=reply_text(reply) if reply else None,
         status="error" if row.get("level") == "ERROR" else "ok",
-        ttft_s=cells.number("time_to_first_token", least=0),
+        ttft_s=cells.spare_number("time_to_first_token"),
         e2el_s=latency,
         extra=scores.extra(row),
         **body_fields(body | ({"tools": tools} if isinstance(tools, list) and tools else {})),

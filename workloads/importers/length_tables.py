@@ -32,7 +32,7 @@ def azure_tables(path: Path) -> Iterator[pa.Table]:
     Raises:
         NotPlainError: anything else.
     """
-    stamp = _first_row(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), without=("NumImages",))["TIMESTAMP"]
+    stamp = first_csv_row(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), without=("NumImages",))["TIMESTAMP"]
     zoned = stamp.endswith(("Z", "+00:00"))
     kinds = {
         "TIMESTAMP": pa.timestamp("ns", "UTC" if zoned else None),
@@ -41,7 +41,7 @@ def azure_tables(path: Path) -> Iterator[pa.Table]:
     }
     tenant = next((name for name in ("code", "conv") if name in path.stem.lower()), None)
     zero: int | None = None
-    for number, batch in _numbered(_batches(path, kinds)):
+    for number, batch in _numbered(csv_batches(path, kinds)):
         ticks = np.asarray(batch.column("TIMESTAMP").cast(pa.int64()).to_numpy(), np.int64) // 100  # of 0.1 µs
         zero = int(ticks[0]) if zero is None else zero
         arrivals = (ticks - zero) / 10**7
@@ -57,9 +57,9 @@ def vidur_tables(path: Path) -> Iterator[pa.Table]:
     Raises:
         NotPlainError: anything else.
     """
-    _first_row(path, ("arrived_at", "num_prefill_tokens", "num_decode_tokens"))
+    first_csv_row(path, ("arrived_at", "num_prefill_tokens", "num_decode_tokens"))
     kinds = {"arrived_at": pa.float64(), "num_prefill_tokens": pa.int32(), "num_decode_tokens": pa.int32()}
-    for number, batch in _numbered(_batches(path, kinds)):
+    for number, batch in _numbered(csv_batches(path, kinds)):
         stamps = _times(batch.column("arrived_at"))
         columns = length_columns(number, stamps, batch.column("num_prefill_tokens"), batch.column("num_decode_tokens"))
         yield conform(pa.table(columns), where="trace")
@@ -72,7 +72,7 @@ def burstgpt_tables(path: Path) -> Iterator[pa.Table]:
         NotPlainError: anything else.
     """
     needed = ("Timestamp", "Model", "Request tokens", "Response tokens", "Log Type")
-    _first_row(path, needed, without=("Session ID", "Elapsed time"))
+    first_csv_row(path, needed, without=("Session ID", "Elapsed time"))
     word = pa.dictionary(pa.int32(), pa.string())
     kinds = {
         "Timestamp": pa.float64(),
@@ -81,18 +81,18 @@ def burstgpt_tables(path: Path) -> Iterator[pa.Table]:
         "Response tokens": pa.int32(),
         "Log Type": word,
     }
-    for number, batch in _numbered(_batches(path, kinds)):
+    for number, batch in _numbered(csv_batches(path, kinds)):
         outputs = batch.column("Response tokens")
         columns = length_columns(number, _times(batch.column("Timestamp")), batch.column("Request tokens"), outputs)
         columns["model"] = batch.column("Model")
         failed = pc.equal(outputs, 0).cast(pa.int32())
         columns["status"] = pa.DictionaryArray.from_arrays(failed, ["ok", "error"])
-        columns["extra"] = _kinds(batch.column("Log Type"))
+        columns["extra"] = request_types(batch.column("Log Type"))
         yield conform(pa.table(columns), where="trace")
 
 
-def _kinds(column: pa.DictionaryArray) -> pa.Array:
-    """Each row's log type as JSON."""
+def request_types(column: pa.DictionaryArray) -> pa.Array:
+    """Each row's type as JSON, null where it has none."""
     written = [json_text({"request_type": kind}) for kind in column.dictionary.to_pylist()]
     return pa.array(written, pa.large_string()).take(column.indices)
 
@@ -104,7 +104,12 @@ def _times(column: pa.Array) -> npt.NDArray[np.float64]:
     return stamps
 
 
-def _first_row(path: Path, needed: tuple[str, ...], *, without: tuple[str, ...] = ()) -> dict[str, str]:
+def first_csv_row(path: Path, needed: tuple[str, ...], *, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The first row, which has all that is needed.
+
+    Raises:
+        NotPlainError: it has not, or has what it should be without.
+    """
     try:
         row = next(csv.DictReader(text_lines(path)), None)
     except (OSError, ValueError, csv.Error):
@@ -114,8 +119,17 @@ def _first_row(path: Path, needed: tuple[str, ...], *, without: tuple[str, ...] 
     return row
 
 
-def _batches(path: Path, kinds: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-    convert = pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), strings_can_be_null=True)
+def csv_batches(
+    path: Path, kinds: dict[str, pa.DataType], *, may_be_null: tuple[str, ...] = ()
+) -> Iterator[pa.RecordBatch]:
+    """These columns of a CSV, a block at a time.
+
+    Raises:
+        NotPlainError: no CSV, a column that is missing, or a cell that is empty or of another type.
+    """
+    convert = pa_csv.ConvertOptions(
+        column_types=kinds, include_columns=list(kinds), strings_can_be_null=True, null_values=[""]
+    )
     try:
         with (
             open_source(path) as file,
@@ -124,7 +138,7 @@ def _batches(path: Path, kinds: dict[str, pa.DataType]) -> Iterator[pa.RecordBat
             ) as reader,
         ):
             for batch in reader:
-                if any(column.null_count for column in batch.columns):
+                if any(batch.column(name).null_count for name in kinds if name not in may_be_null):
                     raise NotPlainError
                 if len(batch):
                     yield batch

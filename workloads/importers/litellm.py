@@ -5,17 +5,20 @@ Does not know how calls are linked (`logged_calls.py`). Calls the gateway's cach
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workloads.importers.call_import import imported_whole
 from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
-from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
+from workloads.importers.logged_calls import kept_messages
 from workloads.importers.openai_shapes import body_fields, parse_reply, sent_messages
 from workloads.importers.otel_spans import hashed
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, parsed, read_rows
+from workloads.importers.session_links import LoggedCall
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -31,18 +34,38 @@ class LiteLLMImporter:
         first = first_row(path)
         return first is not None and {"call_type", "startTime", "prompt_tokens"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
-        losses: list[str] = []
-        rows = [Cells(path, line, row) for line, row in read_rows(path)]
-        sent = [cells for cells in rows if str(cells.row.get("cache_hit")).lower() != "true"]
-        if len(sent) < len(rows):
-            losses.append(f"{len(rows) - len(sent)} calls were answered by the gateway's cache: dropped from the load")
-        calls = [_call(cells) for cells in sent]
-        if any(not call.messages for call in calls):
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
+        return imported_whole(self, [path], tokenizer, repairs)
+
+    def calls(
+        self,
+        paths: Sequence[Path],
+        losses: list[str],
+        tokenizer: TokenCounter | None,  # noqa: ARG002
+        repairs: Repairs,
+    ) -> Iterator[LoggedCall]:
+        num_cached = num_bare = 0
+        for path in paths:
+            for line, row in read_rows(path, repairs):
+                if str(row.get("cache_hit")).lower() == "true":
+                    num_cached += 1
+                    continue
+                with repairs.row(path, line):
+                    call = _call(Cells(path, line, row, repairs))
+                    num_bare += not call.messages
+                    yield call
+        if num_cached:
+            losses.append(f"{num_cached} calls were answered by the gateway's cache: dropped from the load")
+        if num_bare:
             losses.append("some calls have no messages (the gateway did not store prompts): only lengths are known")
-        start = min((call.start_s for call in calls if call.start_s is not None), default=None)
-        metadata = WorkloadMetadata(name=path.stem, source=source_of(path, self.name), start_time=iso_time(start))
-        return Imported(requests=linked(calls, losses), metadata=metadata, losses=losses)
+
+    def metadata(
+        self,
+        paths: Sequence[Path],
+        start_s: float | None,
+        tokenizer: TokenCounter | None,  # noqa: ARG002
+    ) -> WorkloadMetadata:
+        return WorkloadMetadata(name=paths[0].stem, source=source_of(paths, self.name), start_time=iso_time(start_s))
 
 
 def _call(cells: Cells) -> LoggedCall:

@@ -1,134 +1,131 @@
-"""Calls of a trace or gateway log to requests: sorted, linked into sessions with parents and think times.
+"""Calls of a trace or gateway log to requests: in order of time, linked into sessions with parents and think times.
 
-Does not know log formats: importers make `LoggedCall`s.
+Does not know log formats (importers make `LoggedCall`s), or what links two calls (`session_links.py`).
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from workloads.importers.conversation_links import LoggedTurn, parents_by_containment, parents_by_order, roots
-from workloads.importers.openai_shapes import Message, plain_text
+import numpy as np
+import numpy.typing as npt
+
+from workloads.importers.conversation_links import roots
+from workloads.importers.openai_shapes import Message
+from workloads.importers.session_links import EarlierCall, LoggedCall, SessionLinks, think_time
 from workloads.request import Request, json_text
-
-_LOOKED_BACK = 64  # calls of a session searched for an answer that this one quotes
-_LEAST_QUOTED = 16  # characters: shorter answers are found anywhere by chance
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoggedCall:
-    """One call; the request is complete but for its arrival, session, turn, parents and think time."""
-
-    request: Request
-    start_s: float | None  # since 1970, or any common clock
-    end_s: float | None
-    session: str | None
-    messages: Sequence[Message] = field(default=())
-    reply: Message | None = None
-    reply_text: str | None = None
 
 
 def linked(calls: Sequence[LoggedCall], losses: list[str]) -> Iterator[Request]:
-    """The requests in order of time.
-
-    A call waits for the call whose conversation it continues and for those whose answers it quotes (fan-in); when it
-    does neither, for the last call of its session that had ended.
-    """
+    """The requests in order of time, each with what it waits for (`SessionLinks.add`)."""
     if any(call.start_s is None for call in calls):
         losses.append("not every call has a time: arrivals are unknown")
         ordered = [replace(call, start_s=None, end_s=None) for call in calls]
     else:
         ordered = sorted(calls, key=lambda call: call.start_s or 0.0)
-    ids = _unique_ids(ordered, losses)
-    parents = _parents(ordered)
-    first = roots([found[-1] if found else None for found in parents])
+    names = _Names(None)
+    links: dict[str | None, SessionLinks] = {}
+    parents: list[list[EarlierCall]] = []
+    for index, call in enumerate(ordered):
+        if (session := links.get(call.session)) is None:
+            session = links[call.session] = SessionLinks(is_named=call.session is not None)
+        parents.append(session.add(index, names.unique(call.request.request_id), call))
+    names.tell(losses)
+    ids = {earlier.number: earlier.name for session in links.values() for earlier in session.calls}
+    first = roots([found[-1].number if found else None for found in parents])
     in_chains = {root for index, root in enumerate(first) if index != root}
     seen: Counter[str] = Counter()
     for index, call in enumerate(ordered):
         root = first[index]
-        session = ordered[root].session or (ids[root] if root in in_chains else None)
-        yield replace(
-            call.request,
-            request_id=ids[index],
-            arrival_s=call.start_s,
-            session_id=session,
-            turn=None if session is None else seen[session],
-            parent_ids=tuple(ids[parent] for parent in parents[index]),
-            think_s=_think(call, [ordered[parent] for parent in parents[index]]),
-        )
-        seen.update([session] if session is not None else [])
+        session_id = ordered[root].session or (ids[root] if root in in_chains else None)
+        yield _request(call, ids[index], session_id, None if session_id is None else seen[session_id], parents[index])
+        seen.update([session_id] if session_id is not None else [])
 
 
-def _parents(calls: Sequence[LoggedCall]) -> list[list[int]]:
-    turns = [_turn(call) for call in calls]
-    continued = parents_by_containment(turns)
-    by_order = parents_by_order(turns, [None] * len(turns))
-    parents: list[list[int]] = []
-    sessions: dict[str, list[int]] = {}
-    for index, call in enumerate(calls):
-        earlier = sessions.setdefault(call.session, []) if call.session is not None else []
-        found = set(_quoted(calls, index, earlier[-_LOOKED_BACK:]))
-        if continued[index] is not None:
-            found.add(int(continued[index] or 0))
-        chosen = sorted(_nearest(found, parents))
-        if not chosen and by_order[index] is not None:
-            chosen = [int(by_order[index] or 0)]
-        parents.append(chosen)
-        earlier.append(index)
-    return parents
-
-
-def _turn(call: LoggedCall) -> LoggedTurn:
-    return LoggedTurn(
-        messages=call.messages, reply=call.reply, session=call.session, start_s=call.start_s, end_s=call.end_s
+def _request(
+    call: LoggedCall, name: str, session: str | None, turn: int | None, parents: Sequence[EarlierCall]
+) -> Request:
+    return replace(
+        call.request,
+        request_id=name,
+        arrival_s=call.start_s,
+        session_id=session,
+        turn=turn,
+        parent_ids=tuple(parent.name for parent in parents),
+        think_s=think_time(call, parents),
     )
 
 
-def _quoted(calls: Sequence[LoggedCall], index: int, earlier: Sequence[int]) -> Iterator[int]:
-    """Earlier calls that had ended and whose answer stands in this call's messages."""
-    call = calls[index]
-    words = "\n".join(plain_text(message) for message in call.messages)
-    for other in earlier:
-        answer, end = (calls[other].reply_text or "").strip(), calls[other].end_s
-        ended = end is None or call.start_s is None or end <= call.start_s
-        if ended and len(answer) >= _LEAST_QUOTED and answer in words:
-            yield other
+@dataclass(frozen=True, kw_only=True)
+class CallScan:
+    """What a first reading of a log tells, so that a second one can link it as it goes."""
+
+    start_s: float
+    is_last: npt.NDArray[np.bool_]  # whether a call is the last of its session
+    repeated: frozenset[int]  # hashes of the ids that occur again
 
 
-def _nearest(found: set[int], parents: Sequence[Sequence[int]]) -> set[int]:
-    """Without those that others of them wait for anyway."""
-    waited: set[int] = set()
-    for start in found:
-        todo = list(parents[start])
-        while todo:
-            step = todo.pop()
-            if step not in waited:
-                waited.add(step)
-                todo.extend(parents[step])
-    return found - waited
-
-
-def _think(call: LoggedCall, parents: Sequence[LoggedCall]) -> float | None:
-    """Start minus the last parent's end, where all are known."""
-    ends = [parent.end_s for parent in parents if parent.end_s is not None]
-    if call.start_s is None or not parents or len(ends) < len(parents):
-        return None
-    return max(0.0, call.start_s - max(ends))
-
-
-def _unique_ids(calls: Sequence[LoggedCall], losses: list[str]) -> list[str]:
-    ids: list[str] = []
-    seen: Counter[str] = Counter()
+def scanned(calls: Iterable[LoggedCall]) -> CallScan | None:
+    """None where the calls have to be read whole: out of order, without a time, or linked by their words alone."""
+    first: float | None = None
+    latest = -np.inf
+    sessions, names = array("q"), array("q")
     for call in calls:
-        name = call.request.request_id
-        seen.update([name])
-        ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    num_repeated = sum(count - 1 for count in seen.values())
-    if num_repeated:
-        losses.append(f"{num_repeated} ids occur again: a number was added")
-    return ids
+        if call.start_s is None or call.start_s < latest or (call.session is None and call.messages):
+            return None
+        first = call.start_s if first is None else first
+        latest = call.start_s
+        sessions.append(hash(call.session))
+        names.append(hash(call.request.request_id))
+    if first is None:
+        return None
+    hashes = np.frombuffer(sessions, np.int64)
+    order = np.argsort(hashes, kind="stable")
+    is_last = np.ones(len(hashes), dtype=bool)
+    is_last[order[:-1]] = hashes[order[1:]] != hashes[order[:-1]]
+    ids = np.sort(np.frombuffer(names, np.int64))
+    return CallScan(start_s=first, is_last=is_last, repeated=frozenset(ids[1:][ids[1:] == ids[:-1]].tolist()))
+
+
+def linked_in_order(calls: Iterable[LoggedCall], scan: CallScan, losses: list[str]) -> Iterator[Request]:
+    """As `linked`, of calls that were `scanned`: only sessions that are not over are in memory."""
+    names = _Names(scan.repeated)
+    links: dict[str | None, SessionLinks] = {}
+    for index, call in enumerate(calls):
+        name = names.unique(call.request.request_id)
+        if call.session is None:  # without messages nothing links it
+            yield _request(call, name, None, None, ())
+            continue
+        if (session := links.get(call.session)) is None:
+            session = links[call.session] = SessionLinks(is_named=True)
+        turn = len(session.calls)
+        yield _request(call, name, call.session, turn, session.add(index, name, call))
+        if scan.is_last[index]:
+            del links[call.session]
+    names.tell(losses)
+
+
+class _Names:
+    """Ids made unique. Args: repeated: hashes of those that occur again, if known."""
+
+    def __init__(self, repeated: frozenset[int] | None) -> None:
+        self._repeated = repeated
+        self._seen: Counter[int] = Counter()  # by 64-bit hash
+
+    def unique(self, name: str) -> str:
+        key = hash(name)
+        if self._repeated is not None and key not in self._repeated:
+            return name
+        self._seen[key] += 1
+        return name if self._seen[key] == 1 else f"{name}#{self._seen[key]}"
+
+    def tell(self, losses: list[str]) -> None:
+        num_repeated = sum(self._seen.values()) - len(self._seen)
+        if num_repeated:
+            losses.append(f"{num_repeated} ids occur again: a number was added")
 
 
 def kept_messages(messages: Sequence[Message]) -> str | None:

@@ -17,6 +17,7 @@ from workloads.importers.importer import Imported, source_of
 from workloads.importers.json_lines import first_object, json_lines
 from workloads.importers.openai_shapes import Message, Reply, body_fields, parse_reply, sent_messages
 from workloads.importers.otel_spans import hashed
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -34,9 +35,9 @@ class OpenAIPairsImporter:
         first = first_object(path)
         return first is not None and isinstance(first.get("request"), dict) and "response" in first
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
-        pairs = _in_order([_pair(Cells(path, line, value)) for line, value in json_lines(path)])
-        log = _PairLog(pairs, tokenizer)
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
+        rows = (Cells(path, line, value, repairs) for line, value in json_lines(path, repairs))
+        log = _PairLog(_in_order(list(repairs.made(rows, _pair))), tokenizer, path, repairs)
         metadata = WorkloadMetadata(
             name=path.stem,
             source=source_of(path, self.name),
@@ -70,7 +71,7 @@ def _pair(cells: Cells) -> _Pair:
     if response is not None and not isinstance(response, dict):
         raise cells.misfit("response", "Give the response body as an object, or null")
     created = (response or {}).get("created", (response or {}).get("created_at"))
-    latency, first = cells.number("latency_ms", least=0), cells.number("ttft_ms", least=0)
+    latency, first = cells.spare_number("latency_ms"), cells.spare_number("ttft_ms")
     return _Pair(
         line=cells.line,
         request=request,
@@ -103,8 +104,8 @@ def _time(pair: _Pair, *, use_created: bool) -> float | None:
 class _PairLog:
     """All pairs of a log, linked into sessions."""
 
-    def __init__(self, pairs: Sequence[_Pair], tokenizer: TokenCounter | None) -> None:
-        self._pairs = pairs
+    def __init__(self, pairs: Sequence[_Pair], tokenizer: TokenCounter | None, path: Path, repairs: Repairs) -> None:
+        self._pairs, self._path, self._repairs = pairs, path, repairs
         self._tokenizer = tokenizer
         stamped = _all_stamped(pairs)
         times = [_time(pair, use_created=not stamped) for pair in pairs]
@@ -171,10 +172,11 @@ class _PairLog:
 
     def requests(self) -> Iterator[Request]:
         num_uncounted = 0
-        for index in range(len(self._pairs)):
-            request = self._request(index)
-            num_uncounted += request.status == "ok" and None in (request.input_tokens, request.output_tokens)
-            yield request
+        for index, pair in enumerate(self._pairs):
+            with self._repairs.row(self._path, pair.line):
+                request = self._request(index)
+                num_uncounted += request.status == "ok" and None in (request.input_tokens, request.output_tokens)
+                yield request
         self._state_losses(num_uncounted)
 
     def _request(self, index: int) -> Request:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.call_import import imported_whole
 from workloads.importers.cells import Cells, iso_time
 from workloads.importers.importer import Imported, source_of
-from workloads.importers.logged_calls import LoggedCall, kept_messages, linked
+from workloads.importers.logged_calls import kept_messages
 from workloads.importers.openai_shapes import Message, reply_text
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import Row, first_row, parsed, read_rows
+from workloads.importers.session_links import LoggedCall
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -37,29 +40,43 @@ class OtelSpansImporter:
         first = first_row(path)
         return first is not None and (isinstance(first.get("resourceSpans"), list) or _is_flat(first))
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
-        return self.read_all([path], tokenizer=tokenizer)
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
+        return self.read_all([path], tokenizer=tokenizer, repairs=repairs)
 
-    def read_all(self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None) -> Imported:
-        losses: list[str] = []
-        spans = [span for path in paths for line, row in read_rows(path) for span in _spans(path, line, row)]
-        calls = [_call(span, tokenizer) for span in spans if _is_call(span.attributes)]
-        if len(calls) < len(spans):
-            losses.append(
-                f"{len(spans) - len(calls)} spans are no model calls (tools, agents): their time is think time"
-            )
-        num_uncounted = sum(None in (call.request.input_tokens, call.request.output_tokens) for call in calls)
+    def read_all(
+        self, paths: Sequence[Path], *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS
+    ) -> Imported:
+        return imported_whole(self, paths, tokenizer, repairs)
+
+    def calls(
+        self, paths: Sequence[Path], losses: list[str], tokenizer: TokenCounter | None, repairs: Repairs
+    ) -> Iterator[LoggedCall]:
+        num_others = num_uncounted = 0
+        for path in paths:
+            for line, row in read_rows(path, repairs):
+                for span in _spans(path, line, row, repairs):
+                    if not _is_call(span.attributes):
+                        num_others += 1
+                        continue
+                    with repairs.row(path, line):
+                        call = _call(span, tokenizer)
+                        num_uncounted += None in (call.request.input_tokens, call.request.output_tokens)
+                        yield call
+        if num_others:
+            losses.append(f"{num_others} spans are no model calls (tools, agents): their time is think time")
         if num_uncounted:
             losses.append(f"{num_uncounted} spans have no usage: import with --tokenizer DIR to count tokens")
-        start = min((call.start_s for call in calls if call.start_s is not None), default=None)
-        metadata = WorkloadMetadata(
+
+    def metadata(
+        self, paths: Sequence[Path], start_s: float | None, tokenizer: TokenCounter | None
+    ) -> WorkloadMetadata:
+        return WorkloadMetadata(
             name=paths[0].stem if len(paths) == 1 else paths[0].parent.name,
             source=source_of(paths, self.name),
-            start_time=iso_time(start),
+            start_time=iso_time(start_s),
             tokenizer=str(tokenizer.folder) if tokenizer else None,
             vocab_size=tokenizer.vocab_size if tokenizer else None,
         )
-        return Imported(requests=linked(calls, losses), metadata=metadata, losses=losses)
 
 
 def _is_flat(row: Row) -> bool:
@@ -80,18 +97,23 @@ class _Span:
     failed: bool
 
 
-def _spans(path: Path, line: int, row: Row) -> Iterator[_Span]:
-    if isinstance(row.get("resourceSpans"), list):
-        for resource in row["resourceSpans"]:
-            for scope in resource.get("scopeSpans") or ():
-                for span in scope.get("spans") or ():
-                    yield _span(path, line, span)
-    elif isinstance(row.get("spans"), list):
-        for span in row["spans"]:
+def _spans(path: Path, line: int, row: Row, repairs: Repairs) -> Iterator[_Span]:
+    found: list[Any] = []
+    with repairs.row(path, line):
+        found = _all_spans(path, line, row)
+    for span in found:
+        with repairs.row(path, line):
             yield _span(path, line, span)
-    else:
-        fix = "Give an OTLP/JSON export or a file of spans"
-        raise WorkloadError("no spans", place=line_place(path, line, "spans"), fix=fix)
+
+
+def _all_spans(path: Path, line: int, row: Row) -> list[Any]:
+    if isinstance(row.get("resourceSpans"), list):
+        scopes = [scope for resource in row["resourceSpans"] for scope in resource.get("scopeSpans") or ()]
+        return [span for scope in scopes for span in scope.get("spans") or ()]
+    if isinstance(row.get("spans"), list):
+        return list(row["spans"])
+    fix = "Give an OTLP/JSON export or a file of spans"
+    raise WorkloadError("no spans", place=line_place(path, line, "spans"), fix=fix)
 
 
 def _span(path: Path, line: int, span: Any) -> _Span:
@@ -139,7 +161,7 @@ def _plain(value: Any) -> Any:
 def _is_call(attributes: Mapping[str, Any]) -> bool:
     operation = attributes.get("gen_ai.operation.name")
     if operation is not None:
-        return operation in _CALLS
+        return str(operation) in _CALLS
     return any(name.startswith(("gen_ai.usage.", "gen_ai.request.", "gen_ai.latency.")) for name in attributes)
 
 

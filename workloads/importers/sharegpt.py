@@ -14,6 +14,7 @@ from workloads.errors import WorkloadError, line_place
 from workloads.importers.importer import Imported
 from workloads.importers.openai_shapes import Message
 from workloads.importers.recorded_turns import conversation_losses, conversation_metadata, turns
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, parsed, read_rows
 from workloads.request import Request
 from workloads.tokenizer import TokenCounter
@@ -43,23 +44,25 @@ class ShareGptImporter:
         turns_given = first.get("conversations") if first else None
         return isinstance(turns_given, list) and all(isinstance(t, dict) and "from" in t for t in turns_given)
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
         losses = conversation_losses(tokenizer)
-        requests = _requests(path, tokenizer, losses)
+        requests = _requests(path, tokenizer, losses, repairs)
         return Imported(requests=requests, metadata=conversation_metadata(path, self.name, tokenizer), losses=losses)
 
 
-def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str]) -> Iterator[Request]:
+def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str], repairs: Repairs) -> Iterator[Request]:
     seen: set[str] = set()
     num_repeated = 0
-    for number, row in read_rows(path):
+    for number, row in read_rows(path, repairs):
         name = str(row.get("id") or f"conversation-{number}")
         if name in seen:
             num_repeated += 1
             name = f"{name}-{number}"
         seen.add(name)
         tools = parsed(row.get("tools"))
-        yield from turns(name, _messages(path, number, row), tools if isinstance(tools, list) else None, tokenizer)
+        with repairs.row(path, number):
+            messages = _messages(path, number, row)
+            yield from turns(name, messages, tools if isinstance(tools, list) else None, tokenizer)
     if num_repeated:
         losses.append(f"{num_repeated} conversation ids occur again: their place was added")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from workloads.errors import WorkloadError, line_place
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 
 MAX_LINE_BYTES = 64 << 20  # of a line, or of one object in an array: bounds memory
 MAX_DOCUMENT_BYTES = 256 << 20  # of one JSON object that is the whole file
@@ -25,11 +26,13 @@ _WIDE = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_UNMARKED = ("UTF-16-BE", "UTF-16-LE")  # by which half of each pair of bytes is zero
 _HEAD_BYTES = 4096
 _LOOKED_AT_BYTES = 1 << 20  # to guess the number of lines
+_SKIPPED_BYTES = 1 << 20  # of a line that is too long, at a time
 
 
-def check_source(path: Path) -> None:
+def check_source(path: Path, repairs: Repairs = NO_REPAIRS) -> None:
     """Whether the file's beginning can be of any format.
 
     Raises:
@@ -39,7 +42,7 @@ def check_source(path: Path) -> None:
         raise WorkloadError(f"{path} is a folder", fix="Give a trace or log file, or a folder that holds some")
     if not path.is_file():
         raise WorkloadError(f"no file {path}", fix="Give the path of a trace or log file")
-    head = head_bytes(path, _HEAD_BYTES)
+    head = _packed_head(path, _HEAD_BYTES)
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
         raise WorkloadError(f"{path} is empty", fix="Give a trace or log with requests in it")
     if head.startswith(_PARQUET):
@@ -48,7 +51,9 @@ def check_source(path: Path) -> None:
         return
     if encoding := _wide_encoding(head):
         fix = "Convert it first: iconv -f UTF-16 -t UTF-8"
-        raise WorkloadError(f"{path} is {encoding} text, not UTF-8", fix=fix)
+        error = WorkloadError(f"{path} is {encoding[:6]} text, not UTF-8", fix=fix)
+        repairs.take("wide_text", error)
+        return
     if b"\0" in head:
         fix = "Give JSON, JSON Lines, CSV or parquet, plain or in gzip"
         raise WorkloadError(f"{path} is binary: neither text nor parquet", fix=fix)
@@ -58,7 +63,8 @@ def _wide_encoding(head: bytes) -> str | None:
     """By its byte-order mark, or by every other byte of the beginning being zero."""
     marked = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
     halves = head[0:128:2], head[1:128:2]
-    return marked or ("UTF-16" if len(head) >= 4 and any(half.count(0) == len(half) for half in halves) else None)
+    zeros = [half.count(0) == len(half) for half in halves]
+    return marked or (_UNMARKED[zeros.index(True)] if len(head) >= 4 and any(zeros) else None)
 
 
 def is_gzip(path: Path) -> bool:
@@ -66,29 +72,40 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == _GZIP
 
 
-def open_source(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where it is gzip; a damaged one raises WorkloadError where it is read."""
-    if not is_gzip(path):
+def open_source(path: Path, repairs: Repairs = NO_REPAIRS) -> IO[bytes]:
+    """The file's bytes, unpacked where it is gzip, as UTF-8 where it is text.
+
+    Damaged gzip or UTF-16 raises WorkloadError where it is read; repaired, the file ends there.
+    """
+    wide = _wide_encoding(_packed_head(path, _HEAD_BYTES))
+    if not is_gzip(path) and wide is None:
         return path.open("rb")
-    return io.BufferedReader(_Unpacked(path), 1 << 20)
+    source: IO[bytes] = io.BufferedReader(_Unpacked(path, repairs), 1 << 20) if is_gzip(path) else path.open("rb")
+    return source if wide is None else io.BufferedReader(_Narrowed(path, source, wide), 1 << 20)
 
 
 class _Unpacked(io.RawIOBase):
     """A gzip file whose damage is told in one sentence."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, repairs: Repairs) -> None:
+        self._path, self._repairs = path, repairs
         self._file = gzip.open(path, "rb")  # noqa: SIM115 closed with this
+        self._is_cut = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if self._is_cut:
+            return 0
         try:
-            data = self._file.read(len(buffer))
+            data = self._file.read1(len(buffer))  # at most one block: nothing before the damage is lost
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             fix = "Check that it was copied whole (gzip -t), or unpack what there is and import that"
-            raise WorkloadError(f"{self._path} is damaged or truncated gzip: {error}", fix=fix) from None
+            told = WorkloadError(f"{self._path} is damaged or truncated gzip: {error}", fix=fix)
+            self._repairs.take("gzip_cut", told)
+            self._is_cut = True
+            return 0
         buffer[: len(data)] = data
         return len(data)
 
@@ -97,30 +114,93 @@ class _Unpacked(io.RawIOBase):
         super().close()
 
 
+class _Narrowed(io.RawIOBase):
+    """Text of two or four bytes a character as UTF-8."""
+
+    def __init__(self, path: Path, source: IO[bytes], encoding: str) -> None:
+        self._path, self._source = path, source
+        self._decode = codecs.getincrementaldecoder(encoding)().decode
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._left:
+            data = self._source.read(len(buffer))
+            if not data:
+                return 0  # half a character at the end is left out
+            try:
+                self._left = self._decode(data).encode()
+            except UnicodeError as error:
+                fix = "Check that it was copied whole, or convert it to UTF-8"
+                raise WorkloadError(f"{self._path} is damaged UTF-16 or UTF-32 text: {error}", fix=fix) from None
+        taken, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
 def head_bytes(path: Path, num_bytes: int) -> bytes:
-    """The first bytes, unpacked.
+    """The first bytes, unpacked and as UTF-8; where gzip is damaged within, those before that.
 
     Raises:
-        WorkloadError: damaged gzip.
+        WorkloadError: gzip damaged from its beginning.
     """
     with open_source(path) as file:
-        return file.read(num_bytes)
+        return _first_bytes(file, num_bytes)
 
 
-def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _packed_head(path: Path, num_bytes: int) -> bytes:
+    """The first bytes, unpacked, as they are encoded."""
+    if not is_gzip(path):
+        with path.open("rb") as file:
+            return file.read(num_bytes)
+    with _Unpacked(path, NO_REPAIRS) as raw:
+        return _first_bytes(raw, num_bytes)
+
+
+def _first_bytes(file: IO[bytes] | io.RawIOBase, num_bytes: int) -> bytes:
+    found = bytearray()
+    while len(found) < num_bytes:
+        try:
+            part = (file.read1 if isinstance(file, io.BufferedReader) else file.read)(num_bytes - len(found))
+        except WorkloadError:
+            if found:
+                break
+            raise
+        if not part:
+            break
+        found += part
+    return bytes(found)
+
+
+def byte_lines(path: Path, repairs: Repairs = NO_REPAIRS) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line with its end).
 
     Raises:
         WorkloadError: a line longer than `MAX_LINE_BYTES`, or damaged gzip.
     """
-    with open_source(path) as file:
+    num_cut = repairs.counts["gzip_cut"]
+    with open_source(path, repairs) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
             if len(line) > MAX_LINE_BYTES:
-                fix = "Give one request a line: JSON Lines or CSV"
-                raise WorkloadError(
-                    f"a line of more than {_size(MAX_LINE_BYTES)}", place=line_place(path, number), fix=fix
-                )
-            yield number, line
+                what, fix = f"a line of more than {_size(MAX_LINE_BYTES)}", "Give one request a line: JSON Lines or CSV"
+                repairs.take("line_too_long", WorkloadError(what, place=line_place(path, number), fix=fix))
+                _skip_line(file, line)
+            elif not line.endswith(b"\n") and repairs.counts["gzip_cut"] > num_cut:
+                fix = "Check that the file was copied whole"
+                repairs.take("line_cut", WorkloadError("a line ends amid", place=line_place(path, number), fix=fix))
+            else:
+                yield number, line
+
+
+def _skip_line(file: IO[bytes], line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = file.readline(_SKIPPED_BYTES)
 
 
 def expected_lines(path: Path) -> int | None:
@@ -133,18 +213,20 @@ def expected_lines(path: Path) -> int | None:
     return round(path.stat().st_size * num_lines / len(head)) if num_lines > 1 else None
 
 
-def text_lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path, repairs: Repairs = NO_REPAIRS) -> Iterator[str]:
     """Lines of UTF-8, a byte-order mark left out, for `csv`.
 
     Raises:
         WorkloadError: not UTF-8, and as `byte_lines`.
     """
-    for number, line in byte_lines(path):
+    for number, line in byte_lines(path, repairs):
         try:
-            yield (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode("utf-8")
+            text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode("utf-8")
         except UnicodeDecodeError as error:
-            fix = "Convert the file to UTF-8"
-            raise WorkloadError(f"not UTF-8: {error.reason}", place=line_place(path, number), fix=fix) from None
+            what, fix = f"not UTF-8: {error.reason}", "Convert the file to UTF-8"
+            repairs.take("line_unreadable", WorkloadError(what, place=line_place(path, number), fix=fix))
+        else:
+            yield text
 
 
 def whole_document(path: Path) -> bytes:

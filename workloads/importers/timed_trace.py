@@ -11,10 +11,11 @@ from pathlib import Path
 
 from workloads.errors import WorkloadError, line_place
 from workloads.importers.cells import Cells
-from workloads.importers.hashed_rows import first_rows, fitting_block_size, is_lengths
+from workloads.importers.hashed_rows import HALF, first_rows, fitting_block_size, is_lengths, mostly
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.json_lines import json_lines
 from workloads.importers.mooncake import MooncakeImporter
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.metadata import PrefixHashing, WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -30,10 +31,16 @@ class TimedTraceImporter:
 
     def recognises(self, path: Path) -> bool:
         rows = first_rows(path, 100)
-        ours = bool(rows) and all(is_lengths(row) and "chat_id" not in row for row in rows)
+        ours = mostly((is_lengths(row) and "chat_id" not in row for row in rows), HALF)
         return ours and not MooncakeImporter().recognises(path)
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(
+        self,
+        path: Path,
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         rows = [row for row in first_rows(path) if is_lengths(row)]
         hashed = any(row.get("hash_ids") is not None for row in rows)
         size = fitting_block_size(rows) if hashed else None
@@ -49,18 +56,22 @@ class TimedTraceImporter:
         losses = ["the file does not say its unit of time: timestamps were read as seconds, vLLM's default"]
         if size:
             losses.append(f"the file does not say its block size: the hash_ids fit blocks of {size} tokens")
-        return Imported(requests=_requests(path), metadata=metadata, losses=losses)
+        return Imported(requests=_requests(path, repairs), metadata=metadata, losses=losses)
 
 
-def _requests(path: Path) -> Iterator[Request]:
-    for number, (line, row) in enumerate(json_lines(path)):
-        cells = Cells(path, line, row)
-        rest = {name: value for name, value in row.items() if name not in _KNOWN}
-        yield Request(
-            request_id=str(number),
-            arrival_s=cells.needed_number("timestamp"),
-            input_tokens=cells.needed_count("input_length") or None,
-            output_tokens=cells.needed_count("output_length"),
-            prefix_hashes=cells.hashes("hash_ids"),
-            extra=json_text(rest) if rest else None,
-        )
+def _requests(path: Path, repairs: Repairs) -> Iterator[Request]:
+    for number, (line, row) in enumerate(json_lines(path, repairs)):
+        with repairs.row(path, line):
+            yield _request(Cells(path, line, row, repairs), number)
+
+
+def _request(cells: Cells, number: int) -> Request:
+    rest = {name: value for name, value in cells.row.items() if name not in _KNOWN}
+    return Request(
+        request_id=str(number),
+        arrival_s=cells.needed_number("timestamp"),
+        input_tokens=cells.needed_count("input_length") or None,
+        output_tokens=cells.needed_count("output_length"),
+        prefix_hashes=cells.hashes("hash_ids"),
+        extra=json_text(rest) if rest else None,
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from workloads.importers.cells import Cells
 from workloads.importers.importer import Imported, source_of
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.importers.rows import first_row, read_rows
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request
@@ -27,23 +28,30 @@ class VidurImporter:
         first = first_row(path)
         return first is not None and {"num_prefill_tokens", "num_decode_tokens"} <= first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:  # noqa: ARG002
+    def read(
+        self,
+        path: Path,
+        *,
+        tokenizer: TokenCounter | None = None,  # noqa: ARG002
+        repairs: Repairs = NO_REPAIRS,
+    ) -> Imported:
         losses: list[str] = []
         metadata = WorkloadMetadata(name=path.stem, source=source_of(path, self.name))
-        return Imported(requests=_requests(path, losses), metadata=metadata, losses=losses)
+        return Imported(requests=_requests(path, losses, repairs), metadata=metadata, losses=losses)
 
 
-def _requests(path: Path, losses: list[str]) -> Iterator[Request]:
+def _requests(path: Path, losses: list[str], repairs: Repairs) -> Iterator[Request]:
     num_timeless = 0
-    for number, (line, row) in enumerate(read_rows(path)):
-        cells = Cells(path, line, row)
-        arrival = cells.number("arrived_at", least=0)
-        num_timeless += arrival is None
-        yield Request(
-            request_id=str(number),
-            arrival_s=arrival,
-            input_tokens=cells.needed_count("num_prefill_tokens") or None,
-            output_tokens=cells.needed_count("num_decode_tokens"),
-        )
+    for number, (line, row) in enumerate(read_rows(path, repairs)):
+        with repairs.row(path, line):
+            cells = Cells(path, line, row, repairs)
+            arrival = cells.number("arrived_at", least=0)
+            num_timeless += arrival is None
+            yield Request(
+                request_id=str(number),
+                arrival_s=arrival,
+                input_tokens=cells.needed_count("num_prefill_tokens") or None,
+                output_tokens=cells.needed_count("num_decode_tokens"),
+            )
     if num_timeless:
         losses.append(f"{num_timeless} rows have no arrived_at: replay with a fixed concurrency")

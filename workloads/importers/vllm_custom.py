@@ -14,6 +14,7 @@ from workloads.errors import WorkloadError, line_place
 from workloads.importers.guidellm import MARKS
 from workloads.importers.importer import Imported, source_of
 from workloads.importers.json_lines import count_in, first_object, json_lines
+from workloads.importers.repairs import NO_REPAIRS, Repairs
 from workloads.metadata import WorkloadMetadata
 from workloads.request import Request, json_text
 from workloads.tokenizer import TokenCounter
@@ -29,7 +30,7 @@ class VllmCustomImporter:
         first = first_object(path)
         return first is not None and isinstance(first.get("prompt"), str) and not {"request", *MARKS} & first.keys()
 
-    def read(self, path: Path, *, tokenizer: TokenCounter | None = None) -> Imported:
+    def read(self, path: Path, *, tokenizer: TokenCounter | None = None, repairs: Repairs = NO_REPAIRS) -> Imported:
         metadata = WorkloadMetadata(
             name=path.stem,
             source=source_of(path, self.name),
@@ -40,15 +41,16 @@ class VllmCustomImporter:
             "the format has no arrivals: replay with a fixed concurrency",
             "prompts are sent as they are; vllm bench serve applies the chat template unless --skip-chat-template",
         ]
-        return Imported(requests=_requests(path, tokenizer, losses), metadata=metadata, losses=losses)
+        return Imported(requests=_requests(path, tokenizer, losses, repairs), metadata=metadata, losses=losses)
 
 
-def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str]) -> Iterator[Request]:
+def _requests(path: Path, tokenizer: TokenCounter | None, losses: list[str], repairs: Repairs) -> Iterator[Request]:
     num_open = 0
-    for row, (line, value) in enumerate(json_lines(path)):
-        request = _request(row, value, path, line, tokenizer)
-        num_open += request.output_tokens is None
-        yield request
+    for row, (line, value) in enumerate(json_lines(path, repairs)):
+        with repairs.row(path, line):
+            request = _request(row, value, path, line, tokenizer)
+            num_open += request.output_tokens is None
+            yield request
     if tokenizer is None:
         losses.append("input_tokens are unknown: import with --tokenizer DIR to count them")
     if num_open:

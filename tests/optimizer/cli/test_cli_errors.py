@@ -12,7 +12,7 @@ import pytest
 
 from optimizer.cli import main
 from workloads.metadata import Source, WorkloadMetadata
-from workloads.parquet import write_workload
+from workloads.parquet import read_workload, write_workload
 from workloads.request import Request
 from workloads.schema import METADATA_KEY
 
@@ -216,7 +216,7 @@ class Quiet:
         (b"\x7fELF" + bytes(99), "is binary"),
         (b"PAR1" + bytes(99), "not parquet"),
         (b'{"timestamp":NaN,"input_length":3,"output_length":2}\n' * 2, "line 1, column timestamp"),
-        (b'{"timestamp":0,"input_length":3,"output_length":2}\n{"timestamp":NaN}\n', "of no known format"),
+        (b'{"timestamp":0,"input_length":3,"output_length":2}\n{"timestamp":NaN}\n', "line 2, column timestamp"),
         (b"TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no requests"),
         (b"arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3\nnan,2,3\n", "line 3, column arrived_at"),
         (b"arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3\n2,2", "line 3, column num_decode_tokens"),
@@ -228,3 +228,22 @@ def test_an_import_that_fails_leaves_nothing(fails: Fail, tmp_path: Path, conten
     source.write_bytes(content)
     assert told in fails("import", source, tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["trace.log"]
+
+
+def test_a_repaired_import_tells_and_keeps_what_it_repaired(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: Fail, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "trace.log", tmp_path / "out.parquet"
+    rows = [f'{{"timestamp":{n}.5,"input_length":3,"output_length":2}}\n' for n in range(9)]
+    source.write_text("".join([*rows, "{\n", '{"timestamp":9.5,"input_length":-3,"output_length":2}\n']))
+    assert "line 10). Correct the line" in (told := fails("import", source, output))
+    assert told.endswith(", or import with --repair, which drops the line")
+    monkeypatch.setattr(sys, "argv", ["fopt", "import", str(source), str(output), "--repair"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    told = capsys.readouterr().err
+    assert "repaired: lines that are no JSON, CSV or UTF-8: 1 (drops the line; first: not JSON" in told
+    assert "trace.log:line 11, column input_length" in told
+    assert "WARNING: 2 of 11 rows (18.2%) were dropped" in told
+    assert read_workload(output).metadata.repairs == {"line_unreadable": 1, "row_impossible": 1}

@@ -16,7 +16,7 @@ def test_the_demo_has_a_page_and_the_terminal_has_its_numbers(tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     for what in (
         *("rate", "burstiness", "input tokens", "output tokens", "length correlation", "sessions", "turns a session"),
-        *("think time, s", "prefix sharing", "with an LRU cache", "copied from prompts", "lookup, tokens/step"),
+        *("think time, s", "prefix sharing", "with an LRU cache", "copied from prompts", "lookup, words/step"),
         *("SLO classes", "drawing", "temperatures", "sent with", "can drive"),
     ):
         assert what in done.output
