@@ -60,6 +60,12 @@ class KVCache:
         heads = codes.view(*codes.shape[:2], self.block_size, self.head_dim)
         return self._format.decode(Stored(heads, scales), self.dtype)
 
+    def move(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy what lies at slots `sources` [N] to `targets` [N], in every layer; both may share slots."""
+        for rows in (*self._codes, *self._scales):
+            slots = rows.flatten(1, 2)
+            slots.index_copy_(1, targets, slots.index_select(1, sources))
+
     def _select(self, rows: Tensor, blocks: Tensor) -> Tensor:
         """Of rows [R, num_blocks, X] the blocks, in memory that is kept."""
         shape = (rows.shape[0], blocks.shape[0], rows.shape[2])

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from engine.bundled.block_manager import BlockManager
-from engine.bundled.draft_length import DraftOutcome, make_draft_length
+from engine.bundled.draft_length import DraftOutcome, max_draft_tokens
 from engine.bundled.errors import (
     BundledEngineError,
     CapacityError,
@@ -263,12 +263,11 @@ class LLMEngine:
                 )
             except UnavailableError as reason:
                 _log.warning("no compiled steps, several times slower: %s", reason)
-        speculation = self.config.speculative_config
         return PagedModel(
             model,
             num_blocks=self.num_blocks,
             block_size=self.config.block_size,
-            max_short_query=1 + make_draft_length(speculation).max_length,
+            max_short_query=1 + max_draft_tokens(self.config.speculative_config),
             kv_format=self.config.quantization.kv_cache,
         )
 
