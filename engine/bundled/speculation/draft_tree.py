@@ -1,4 +1,4 @@
-"""Which tree of guesses to verify: the one that is expected to keep the most tokens, from how often guesses are right.
+"""Which tree of guesses to verify: the one expected to keep the most tokens, from how often guesses are right.
 
 Does not know tokens or heads. Source: Cai et al. 2024, section 2.3.3: the chance that a token of the tree is kept is the
 product along its path of how often such guesses were right, and the tree grows by the most likely token still left out.
@@ -23,7 +23,7 @@ Shares = npt.NDArray[np.float64]
 
 
 class DraftTree(NamedTuple):
-    """Node i continues node `parents[i]` with guess number `ranks[i]` for the place `depths[i]` after the next token."""
+    """Node i continues node `parents[i]` with guess number `ranks[i]` of the head `depths[i]`."""
 
     parents: Parents
     depths: tuple[int, ...]
