@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from engine.bundled.attention import ATTENTION
-from engine.bundled.batch import Batch, Span, pack
+from engine.bundled.batch import Batch, Moves, Span, pack
 from engine.bundled.kv_cache import KVCache
 from engine.bundled.loader import LoadedModel
 from engine.bundled.transformer import Decoder
@@ -31,6 +32,8 @@ class Model(Protocol):
     def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
+
+    def move(self, moves: Moves) -> None: ...
 
 
 class PagedModel:
@@ -52,6 +55,7 @@ class PagedModel:
         cache = KVCache(
             model.config, num_blocks, block_size, dtype=model.dtype, device=self.device, kv_format=kv_format
         )
+        self._cache = cache
         self.attention = ATTENTION[attention](cache, max_short_query)
 
     def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward:
@@ -68,3 +72,7 @@ class PagedModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits [N, V]."""
         return self.decoder.logits(hidden)
+
+    def move(self, moves: Moves) -> None:
+        """Copy keys and values within the cache."""
+        self._cache.move(*(torch.tensor(slots, device=self.device) for slots in moves))

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
-from engine.bundled.draft_length import make_draft_length
+from engine.bundled.draft_length import max_draft_tokens
 from engine.bundled.loader import LoadedModel
 from engine.bundled.paged_model import Model, PagedModel
 from engine.config import EngineConfig, SpeculativeConfig
@@ -29,7 +29,7 @@ def paged_model(
         model,
         num_blocks=num_blocks + graphed,  # padding writes to the last
         block_size=config.block_size,
-        max_short_query=1 + make_draft_length(config.speculative_config).max_length,
+        max_short_query=1 + max_draft_tokens(config.speculative_config),
         kv_format=config.quantization.kv_cache,
         attention="triton" if on_pages else "gathered",
     )
@@ -65,5 +65,5 @@ def _graphed(paged: PagedModel, config: EngineConfig, max_model_len: int) -> Mod
 
 def _lengths(speculation: SpeculativeConfig | None) -> list[int]:
     """Tokens a sequence: a plain step, verification of a whole draft, and a short one where drafts vary much."""
-    longest = 1 + make_draft_length(speculation).max_length
+    longest = 1 + max_draft_tokens(speculation)
     return [length for length in (1, 5) if length < longest] + [longest]
