@@ -26,6 +26,7 @@ class Span(NamedTuple):
     start: int  # position of the first; everything before it is in the cache
     block_table: list[int]  # holds room for all of them
     parents: Parents = ()  # of the last tokens, where they are a tree
+    adapter: int = -1  # the LoRA adapter's number; -1 is the base model
 
 
 class Moves(NamedTuple):
@@ -53,6 +54,7 @@ class Batch(NamedTuple):
     lengths: Ints  # [S]
     block_tables: Ints  # [S, most blocks], padded with block 0
     paths: Paths | None = None  # where any span holds a tree
+    adapters: Ints | None = None  # [S], where any span has one
 
     @property
     def ends(self) -> Ints:
@@ -71,7 +73,13 @@ def pack(spans: Seq[Span], block_size: int, device: torch.device) -> Batch:
     trees = _place_trees(spans, lengths, positions) if any(span.parents for span in spans) else None
     token_ids = np.fromiter(chain.from_iterable(span.token_ids for span in spans), np.int64, len(rows))
     packed = torch.from_numpy(np.stack((token_ids, positions, slots))).to(device)
-    return Batch(packed[0], packed[1], packed[2], starts, lengths, tables, trees)
+    return Batch(packed[0], packed[1], packed[2], starts, lengths, tables, trees, _adapters(spans))
+
+
+def _adapters(spans: Seq[Span]) -> Ints | None:
+    if all(span.adapter < 0 for span in spans):
+        return None
+    return np.array([span.adapter for span in spans], np.int64)
 
 
 def _place_trees(spans: Seq[Span], lengths: Ints, positions: Ints) -> Paths:

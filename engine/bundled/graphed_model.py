@@ -2,7 +2,7 @@
 
 A decode step of a small batch is bound by the launch of its kernels; a graph launches them all at once. Sequences and
 tokens a sequence are padded up to a size that was captured. Padding writes to a block of its own and is read by nobody.
-Other steps (prefill, given inputs, token trees, more sequences) go the eager way. Does not know speculation or scheduling.
+Other steps (prefill, given inputs, token trees, adapters, more sequences) go the eager way. Does not know speculation.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class GraphedModel:
     def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward:
         """As `PagedModel.forward`."""
         longest = max(len(span.token_ids) for span in spans)
-        is_plain = inputs is None and not any(span.parents for span in spans)
+        is_plain = inputs is None and not any(span.parents or span.adapter >= 0 for span in spans)
         if not is_plain or longest > self._lengths[-1] or len(spans) > self._sizes[-1]:
             return self.model.forward(spans, inputs)
         size = next(size for size in self._sizes if size >= len(spans))

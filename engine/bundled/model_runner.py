@@ -134,7 +134,7 @@ def _span(item: ScheduledSequence, draft: Draft) -> Span:
     sequence, start = item.sequence, item.sequence.num_computed_tokens
     known = sequence.token_ids[start : start + item.num_tokens]
     parents = () if draft.is_chain else draft.parents
-    return Span(known + list(draft.token_ids), start, sequence.block_table, parents)
+    return Span(known + list(draft.token_ids), start, sequence.block_table, parents, adapter=sequence.adapter)
 
 
 def _first_rows_of_bound(sequences: Seq[Sequence], drafts: Seq[Draft]) -> list[tuple[int, Sequence]]:

@@ -15,6 +15,7 @@ from engine.bundled.attention import ATTENTION
 from engine.bundled.batch import Batch, Moves, Span, pack
 from engine.bundled.kv_cache import KVCache
 from engine.bundled.loader import LoadedModel
+from engine.bundled.lora.low_rank import AdapterRows
 from engine.bundled.transformer import Decoder
 from engine.config import KvCacheFormat
 
@@ -48,7 +49,10 @@ class PagedModel:
         max_short_query: int,
         kv_format: KvCacheFormat = "bf16",
         attention: str = "gathered",
+        adapter_rows: AdapterRows | None = None,
     ) -> None:
+        """`adapter_rows`: of the decoder's `LoraLinear` layers, where it has any."""
+        self._adapter_rows = adapter_rows
         self.decoder: Decoder = model.decoder
         self.device = model.decoder.embed_tokens.weight.device
         self.block_size = block_size
@@ -66,6 +70,8 @@ class PagedModel:
         """
         batch = pack(spans, self.block_size, self.device)
         self.attention.plan(batch)
+        if self._adapter_rows is not None:
+            self._adapter_rows.set(batch.adapters, batch.lengths, self.device)
         hidden: Tensor = self.decoder(batch.token_ids, batch.positions, self.attention, inputs)
         return Forward(batch, hidden)
 

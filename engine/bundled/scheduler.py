@@ -49,6 +49,7 @@ class Scheduler:
         self.block_manager = block_manager
         self.max_num_seqs = config.max_num_seqs
         self.max_num_batched_tokens = config.max_num_batched_tokens
+        self.max_loras = config.max_loras
         self.enable_chunked_prefill = config.enable_chunked_prefill
         self.max_model_len = max_model_len
         self.draft_length = make_draft_length(config.speculative_config)
@@ -147,7 +148,7 @@ class Scheduler:
         scheduled: list[ScheduledSequence] = []
         while len(self.waiting) and budget > 0 and len(self.running) < self.max_num_seqs:
             sequence = self.waiting.first()
-            item = self._admit(sequence, budget)
+            item = self._admit(sequence, budget) if self._has_adapter_place(sequence) else None
             if item is None:
                 break
             self.waiting.remove(sequence)
@@ -155,6 +156,11 @@ class Scheduler:
             scheduled.append(item)
             budget -= item.num_tokens
         return scheduled
+
+    def _has_adapter_place(self, sequence: Sequence) -> bool:
+        """Whether a step may hold its adapter too. Until then those behind it wait as well, or it might for ever."""
+        running = {other.adapter for other in self.running if other.adapter >= 0}
+        return sequence.adapter < 0 or sequence.adapter in running or len(running) < self.max_loras
 
     def _admit(self, sequence: Sequence, budget: int) -> ScheduledSequence | None:
         """Start a waiting sequence on its cached prefix; None when budget or blocks do not suffice."""

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -209,6 +210,30 @@ void swiglu(T* out, const float* gate, const float* up, int size) {
 
 enum Kind { DENSE = 0, INT8 = 1, INT4 = 2, FP8 = 3, INT8_INT8 = 4, FP8_FP8 = 5 };  // weights, and rows where 8-bit
 
+// What a LoRA adapter adds to columns first..first + count of a product: b^T (a x), the scale in b.
+struct LowRank {
+  int rank, first, count;
+  Buffer<float> a, b;  // [rank][k], [rank][count]
+};
+
+template <class T>
+void add_low_rank(const LowRank& part, const T* x, int k, float* y) {
+  for (int r = 0; r < part.rank; r++) {
+    const float *a = part.a.data + static_cast<size_t>(r) * k, *b = part.b.data + static_cast<size_t>(r) * part.count;
+    __m512 sum = _mm512_setzero_ps();
+    for (int i = 0; i < k; i += LANES) {
+      __mmask16 m = first_lanes(k - i);
+      sum = _mm512_fmadd_ps(Number<T>::widen(x + i, m), Number<float>::widen(a + i, m), sum);
+    }
+    __m512 inner = _mm512_set1_ps(_mm512_reduce_add_ps(sum));
+    for (int i = 0; i < part.count; i += LANES) {
+      __mmask16 m = first_lanes(part.count - i);
+      float* to = y + part.first + i;
+      Number<float>::narrow(to, _mm512_fmadd_ps(inner, Number<float>::widen(b + i, m), Number<float>::widen(to, m)), m);
+    }
+  }
+}
+
 // y = x W^T (+ bias). Columns are packed in panels of 64: [panel][step][vector][lane][index in step], so that a
 // product reads its weights in order, 64 bytes a vector. Int8 and fp8 keep that order in bytes; int4 two neighbouring
 // vectors' worth in 16 bytes. Where rows are int8 too, a step is four bytes and nothing is unpacked.
@@ -222,6 +247,15 @@ struct Linear {
   Buffer<float> scale, zero, bias;  // scale: [n] for 8 bits; scale and zero [k / group][panels * 64] for int4
   Buffer<int> shift;                // [n] what adding 128 to every int8 input adds to the sums
   bool has_bias = false;
+  std::vector<std::vector<LowRank>> adapters;  // by number
+
+  void add_adapter(int number, int rank, int first, int count, const float* a, const float* b) {
+    if (static_cast<int>(adapters.size()) <= number) adapters.resize(number + 1);
+    LowRank part{rank, first, count, {}, {}};
+    std::copy(a, a + static_cast<size_t>(rank) * k, part.a.reserve(static_cast<size_t>(rank) * k));
+    std::copy(b, b + static_cast<size_t>(rank) * count, part.b.reserve(static_cast<size_t>(rank) * count));
+    adapters[number].push_back(std::move(part));
+  }
 
   bool scales_columns() const { return kind != DENSE && kind != INT4; }
   int step() const { return kind == INT8_INT8 ? 4 : STEP; }
@@ -426,11 +460,13 @@ struct Batch {
   // place of the tree's first token; a length of 0 is a token that sees everything up to itself. Null without trees.
   const int64_t *paths, *path_lengths, *path_starts;
   int64_t path_width;
+  const int64_t* adapters;  // [num_sequences], -1 is none; null where nobody has one
 };
 
 struct Decoder {
   virtual ~Decoder() = default;
   virtual void set_linear(int layer, int which, Kind kind, int n, int k, const void* w, const float* s, const float* z, int group, const float* bias) = 0;
+  virtual void add_adapter(int layer, int which, int number, int rank, int first, int count, const float* a, const float* b) = 0;
   virtual void set_norms(int layer, const float* input, const float* post, const float* qk) = 0;
   virtual void set_ends(const void* embedding, const float* norm, const float* cosines, const float* sines) = 0;
   virtual void forward(const Batch& batch, void* hidden) = 0;
@@ -471,6 +507,7 @@ struct PagedDecoder : Decoder {
   Buffer<T> narrow, queries, attended, rounded;
   Buffer<uint8_t> codes;
   std::vector<Task> tasks;
+  std::vector<int> token_adapters;  // of each token, -1 is none; empty where nobody has one
   std::unique_ptr<std::atomic<int>[]> next_task;
 
   explicit PagedDecoder(const Shape& shape) : s(shape), layers(shape.num_layers), rooms(shape.num_threads), next_task(new std::atomic<int>[shape.num_layers]) {
@@ -488,8 +525,16 @@ struct PagedDecoder : Decoder {
   }
 
   void set_linear(int layer, int which, Kind kind, int n, int k, const void* w, const float* sc, const float* z, int g, const float* bias) override {
+    linear(layer, which).pack(kind, n, k, w, sc, z, g, bias);
+  }
+
+  Linear<T>& linear(int layer, int which) {
     Linear<T>* all[] = {&layers[layer].qkv, &layers[layer].o, &layers[layer].gate_up, &layers[layer].down, &head};
-    all[which]->pack(kind, n, k, w, sc, z, g, bias);
+    return *all[which];
+  }
+
+  void add_adapter(int layer, int which, int number, int rank, int first, int count, const float* a, const float* b) override {
+    linear(layer, which).add_adapter(number, rank, first, count, a, b);
   }
 
   void set_norms(int layer, const float* input, const float* post, const float* qk) override {
@@ -720,6 +765,9 @@ struct PagedDecoder : Decoder {
 
   void plan(const Batch& batch, std::vector<int>& firsts) {
     tasks.clear();
+    token_adapters.clear();
+    for (int q = 0; batch.adapters && q < batch.num_sequences; q++)
+      token_adapters.insert(token_adapters.end(), batch.lengths[q], static_cast<int>(batch.adapters[q]));
     int first = 0;
     for (int q = 0; q < batch.num_sequences; q++) {
       firsts[q] = first;
@@ -791,6 +839,12 @@ struct PagedDecoder : Decoder {
         product(linear, Rows<T>{a, lda, n, nullptr}, c, ldc, add, worker, room.weights);
       }
       meet(worker);
+      if (token_adapters.empty() || linear.adapters.empty()) return;
+      mine([&](size_t i) {
+        int number = token_adapters[i];
+        if (number < 0 || number >= static_cast<int>(linear.adapters.size())) return;
+        for (const LowRank& part : linear.adapters[number]) add_low_rank(part, a + i * lda, linear.k, c + i * ldc);
+      });
     };
     auto norm = [&](T* to, const float* from, const std::vector<float>& gains) {  // without gains: rounded alone
       if (!gains.empty()) return rms_norm(to, from, gains.data(), s.hidden, s.eps);
@@ -950,6 +1004,10 @@ void fused_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
 
 void fused_set_linear(void* decoder, int layer, int which, int kind, int n, int k, const void* weight, const float* scale, const float* zero, int group, const float* bias) {
   static_cast<Decoder*>(decoder)->set_linear(layer, which, static_cast<Kind>(kind), n, k, weight, scale, zero, group, bias);
+}
+
+void fused_add_adapter(void* decoder, int layer, int which, int number, int rank, int first, int count, const float* a, const float* b) {
+  static_cast<Decoder*>(decoder)->add_adapter(layer, which, number, rank, first, count, a, b);
 }
 
 void fused_set_norms(void* decoder, int layer, const float* input, const float* post, const float* qk) {

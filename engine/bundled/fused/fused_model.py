@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine.bundled.batch import Moves, Paths, Span, pack
 from engine.bundled.fused.library import UnavailableError, load_library, refuse_without
 from engine.bundled.loader import LoadedModel
+from engine.bundled.lora.low_rank import LoraLinear
 from engine.bundled.model_config import ModelConfig
 from engine.bundled.paged_model import Forward
 from engine.bundled.quantization.fp8 import Fp8DynamicLinear, Fp8Linear
@@ -46,6 +47,7 @@ class _Batch(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "starts", "lengths", "tables", "inputs")),
         *((name, ctypes.c_void_p) for name in ("paths", "path_lengths", "path_starts")),
         ("path_width", ctypes.c_int64),
+        ("adapters", ctypes.c_void_p),
     )
 
 
@@ -105,6 +107,7 @@ class FusedModel:
             *(row.ctypes.data for row in rows),
             None if inputs is None else inputs.data_ptr(),
             *_path_fields(batch.paths),
+            None if batch.adapters is None else batch.adapters.ctypes.data,
         )
         self._library.fused_forward(self._decoder, ctypes.byref(packed), ctypes.c_void_p(hidden.data_ptr()))
         return Forward(batch, hidden)
@@ -138,6 +141,14 @@ class FusedModel:
         self._library.fused_set_ends(self._decoder, *_pointers(*self._read_in_place))
 
     def _set_linear(self, layer: int, which: int, module: nn.Module) -> None:
+        if isinstance(module, LoraLinear):
+            self._set_linear(layer, which, module.base)
+            for number, part in ((number, part) for number, parts in module.parts.items() for part in parts):
+                a, b = part.a.contiguous(), part.b.T.contiguous()
+                self._library.fused_add_adapter(
+                    self._decoder, layer, which, number, len(a), part.first, b.shape[1], *_pointers(a, b)
+                )
+            return
         weights = _weights(module)
         num_inputs = weights.weight.shape[1] * (2 if weights.kind == _INT4 else 1)
         weight, scale, zero, bias = _pointers(weights.weight, weights.scale, weights.zero, weights.bias)
