@@ -12,6 +12,7 @@ from engine.backend import FailureKind, Refusal
 from engine.bundled.errors import CheckpointError, UnsupportedError
 from engine.bundled.head_config import load_medusa_config
 from engine.bundled.layer_formats import MODULES, Formats, layer_formats
+from engine.bundled.lora.adapter_config import checked_adapter
 from engine.bundled.model_config import load_model_config
 from engine.bundled.parallel.split import split_obstacle
 from engine.config import EngineConfig, SpeculativeConfig, WeightFormat
@@ -28,6 +29,7 @@ def refusals(config: EngineConfig, *, num_cores: int) -> list[Refusal]:
         found += _checkpoint_refusals(Path(draft_folder), what="the draft: ")
     if any(refusal.kind is FailureKind.BAD_CHECKPOINT for refusal in found):
         return found
+    found += _adapter_refusals(config)
     shape = load_model_shape(Path(config.model))
     draft = load_model_shape(Path(draft_folder)) if draft_folder is not None else None
     try:
@@ -67,7 +69,7 @@ def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
         f"data_parallel_size {config.data_parallel_size}": config.data_parallel_size != 1,
         "distributed_executor_backend": config.distributed_executor_backend is not None,
         "gpu_memory_utilization (use kv_cache_memory_bytes)": config.gpu_memory_utilization is not None,
-        "lora_modules": bool(config.lora_modules),
+        "lora_modules with tensor_parallel_size above 1": bool(config.lora_modules and config.tensor_parallel_size > 1),
         "engine_args": bool(config.engine_args),
     }
     for field, wanted in lacks.items():
@@ -86,6 +88,17 @@ def _checkpoint_refusals(folder: Path, *, what: str = "") -> Iterator[Refusal]:
         yield _bad(f"{what}{folder} holds no *.safetensors file. Other weight formats are not read")
     if not what and not (folder / "tokenizer.json").is_file():
         yield _bad(f"{folder} holds no tokenizer.json. Save the tokenizer in its fast form")
+
+
+def _adapter_refusals(config: EngineConfig) -> Iterator[Refusal]:
+    model = load_model_config(Path(config.model))
+    for name, folder in config.lora_modules.items():
+        try:
+            checked_adapter(Path(folder), model, max_rank=config.max_lora_rank)
+        except CheckpointError as error:
+            yield _bad(f"the adapter {name}: {error}")
+        except UnsupportedError as error:
+            yield Refusal(reason=f"the adapter {name}: {error}", kind=FailureKind.UNSUPPORTED)
 
 
 def _bad(reason: str) -> Refusal:

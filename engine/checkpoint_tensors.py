@@ -28,6 +28,18 @@ def tensor_names(folder: Path) -> set[str]:
     return {name for file in sorted(folder.glob("*.safetensors")) for name in _header(file) if name != "__metadata__"}
 
 
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of all *.safetensors files.
+
+    Raises:
+        ValueError: as `tensor_names`.
+    """
+    headers = [_header(file) for file in sorted(folder.glob("*.safetensors"))]
+    return {
+        name: tuple(entry["shape"]) for header in headers for name, entry in header.items() if name != "__metadata__"
+    }
+
+
 def _header(path: Path) -> dict[str, dict[str, list[int]]]:
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -66,13 +66,14 @@ class Quantization(_Frozen):
     overrides: dict[str, WeightFormat] = {}
 
 
-_METHOD_FIELDS: dict[str, str] = {
-    "ngram": "prompt_lookup_",
-    "suffix": "suffix_decoding_",
-    "draft_model": "model",
-    "medusa": "model",
-    "eagle": "model",
-    "eagle3": "model",
+MAX_TREE_NODES = 64
+_METHOD_FIELDS: dict[str, tuple[str, ...]] = {
+    "ngram": ("prompt_lookup_",),
+    "suffix": ("suffix_decoding_",),
+    "draft_model": ("model",),
+    "medusa": ("model", "tree_nodes"),
+    "eagle": ("model",),
+    "eagle3": ("model",),
 }
 
 
@@ -80,12 +81,14 @@ class SpeculativeConfig(_Frozen):
     """How tokens are drafted. `model` is the folder of the draft (`draft_model`) or of the heads (`medusa`, `eagle`,
     `eagle3`).
 
-    Fields that the method does not read are left out of dumps, labels and fingerprints.
+    Fields that the method does not read are left out of dumps, labels and fingerprints. With `tree_nodes` the draft is
+    a tree of so many tokens, at most `num_speculative_tokens` of them one after another.
     """
 
     method: SpeculativeMethod
     num_speculative_tokens: Annotated[int, Field(gt=0, le=32)] | Literal["auto"]  # auto: as many as pay at the time
     model: str | None = None
+    tree_nodes: int | None = Field(default=None, ge=1, le=MAX_TREE_NODES)  # tokens of a tree; None: a chain
     prompt_lookup_max: int = Field(default=4, ge=1)
     prompt_lookup_min: int = Field(default=2, ge=1)
     suffix_decoding_max_tree_depth: int = Field(default=24, ge=2)  # longest match, tokens
@@ -96,19 +99,36 @@ class SpeculativeConfig(_Frozen):
     @model_serializer(mode="wrap")
     def _of_the_method(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
-        read = ("method", "num_speculative_tokens", _METHOD_FIELDS[self.method])
-        return {name: value for name, value in values.items() if name.startswith(read)}
+        read = ("method", "num_speculative_tokens", *_METHOD_FIELDS[self.method])
+        chain = {"tree_nodes"} if self.tree_nodes is None else set()
+        return {name: value for name, value in values.items() if name.startswith(read) and name not in chain}
 
     @model_validator(mode="after")
     def _fields_fit_the_method(self) -> SpeculativeConfig:
-        reads_model = _METHOD_FIELDS[self.method] == "model"
+        reads_model = "model" in _METHOD_FIELDS[self.method]
         if reads_model and not self.model:
             raise ValueError(f"speculative_config.model is needed for method {self.method}: give the draft's folder")
         if not reads_model and self.model is not None:
             raise ValueError(f"speculative_config.model does not belong to method {self.method}")
         if self.prompt_lookup_min > self.prompt_lookup_max:
             raise ValueError("speculative_config.prompt_lookup_min is larger than prompt_lookup_max")
+        self._check_tree()
         return self
+
+    def _check_tree(self) -> None:
+        if self.tree_nodes is None:
+            return
+        if "tree_nodes" not in _METHOD_FIELDS[self.method]:
+            raise ValueError(
+                f"speculative_config.tree_nodes does not belong to method {self.method}: medusa drafts trees"
+            )
+        if self.num_speculative_tokens == "auto":
+            raise ValueError("speculative_config.tree_nodes needs num_speculative_tokens as a number, the tree's depth")
+        if self.tree_nodes < self.num_speculative_tokens:
+            raise ValueError(
+                f"speculative_config.tree_nodes ({self.tree_nodes}) is smaller than num_speculative_tokens "
+                f"({self.num_speculative_tokens}), the tree's depth"
+            )
 
 
 class Hardware(_Frozen):
@@ -206,7 +226,10 @@ class EngineConfig(_Frozen):
 
     def _speculation_label(self) -> str:
         draft = self.speculative_config
-        return f"{draft.method} k={draft.num_speculative_tokens}" if draft else "no speculation"
+        if draft is None:
+            return "no speculation"
+        tree = f" tree of {draft.tree_nodes}" if draft.tree_nodes else ""
+        return f"{draft.method} k={draft.num_speculative_tokens}{tree}"
 
 
 def _label_part(name: str, value: Any) -> str:

@@ -99,11 +99,22 @@ class SimulatedBackend:
         if profile is None:
             return None  # `settings_of` says that it must be measured first
         wanted = speculation.num_speculative_tokens
-        if wanted == "auto" or wanted > profile.num_draft_tokens:
-            raise SimulatorError(
-                f"the acceptance profile of {speculation.method} is measured for {profile.num_draft_tokens} draft "
-                f"tokens, not for {wanted}. Use num_speculative_tokens {profile.num_draft_tokens} or fewer"
+        if speculation.tree_nodes != profile.tree_nodes:
+            measured, asked = (
+                f"a tree of {n}" if n else "a chain" for n in (profile.tree_nodes, speculation.tree_nodes)
             )
+            raise SimulatorError(
+                f"the acceptance profile of {speculation.method} is measured for {measured}, not for {asked}. "
+                f"Set tree_nodes as it was measured"
+            )
+        if wanted == "auto" or wanted > profile.depth or (profile.tree_nodes and wanted != profile.depth):
+            fewer = "" if profile.tree_nodes else " or fewer"  # what is kept of a tree depends on its depth
+            raise SimulatorError(
+                f"the acceptance profile of {speculation.method} is measured for {profile.depth} draft "
+                f"tokens, not for {wanted}. Use num_speculative_tokens {profile.depth}{fewer}"
+            )
+        if profile.tree_nodes:
+            return profile
         kept = profile.per_position[:wanted]
         return AcceptanceProfile(per_position=kept, drafted=profile.drafted_share * len(kept))
 

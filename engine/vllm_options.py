@@ -24,6 +24,10 @@ def vllm_obstacles(config: EngineConfig) -> list[str]:
         obstacles.append(
             "The number of speculative tokens follows the load in fopt's own engine (auto); vLLM takes a fixed number."
         )
+    if speculation is not None and speculation.tree_nodes is not None:
+        obstacles.append(
+            "vLLM verifies chains of Medusa heads' guesses, not trees: leave speculative_config.tree_nodes out."
+        )
     if parts.weights == "bf16" and parts.activations != "bf16":
         obstacles.append(f"vLLM has no {parts.activations} activations beside unquantized weights.")
     if parts.communication != "bf16":

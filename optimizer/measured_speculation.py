@@ -27,11 +27,14 @@ def tokens_per_step(records: Sequence[RequestRecord]) -> dict[str, float]:
     return found
 
 
-def acceptance_profile(records: Sequence[RequestRecord], statistics: EngineStatistics) -> AcceptanceProfile:
+def acceptance_profile(
+    records: Sequence[RequestRecord], statistics: EngineStatistics, *, tree_nodes: int | None = None
+) -> AcceptanceProfile:
     """The chances of every place, drafts that were not there counted as not kept.
 
     Args:
         statistics: of the same replay.
+        tree_nodes: of the config, where its drafts were trees.
 
     Raises:
         OptimizerError: nothing was drafted.
@@ -41,5 +44,5 @@ def acceptance_profile(records: Sequence[RequestRecord], statistics: EngineStati
         raise OptimizerError("nothing was drafted in this replay. Measure a config that speculates")
     kept = [min(1.0, count / steps) for count in statistics.accepted_tokens_per_position]
     chances = [min(1.0, after / before) if before else 0.0 for before, after in zip([1.0, *kept], kept, strict=False)]
-    drafted = min(len(chances), statistics.num_draft_tokens / steps)
-    return AcceptanceProfile(per_position=tuple(chances), drafted=drafted)
+    drafted = min(tree_nodes or len(chances), statistics.num_draft_tokens / steps)
+    return AcceptanceProfile(per_position=tuple(chances), drafted=drafted, tree_nodes=tree_nodes)

@@ -134,7 +134,8 @@ def _speculation(mine: SpeculativeConfig | None, _: object, trial: TrialResult) 
     measured = f"; {length:.1f} tokens come out of each step on this workload" if length else ""
     most = mine.num_speculative_tokens
     number = "as many tokens ahead as pay at the time" if most == "auto" else f"{most} tokens ahead"
-    ahead = f"{source} {number} and the model checks them"
+    tree = f", {mine.tree_nodes} guesses in all," if mine.tree_nodes else ""
+    ahead = f"{source} {number}{tree} and the model checks them"
     return f"Speculative decoding: {ahead}{measured}."
 
 

@@ -22,6 +22,8 @@ from workloads.estimate import Estimate
 
 BEST = "best.yaml"
 
+_ADAPTER = "adapter "  # of a role, before the name
+
 
 def write_best(study: StudyResult, directory: Path) -> Path:
     """Write the recommended config, its evidence and how to serve it to `best.yaml`.
@@ -137,7 +139,8 @@ def _folders(config: EngineConfig) -> dict[str, str]:
     """Role to path of everything the config reads; a name on a model hub counts too."""
     speculation = config.speculative_config
     draft = {"draft": speculation.model} if speculation and speculation.model else {}
-    return {"model": config.model, **draft}
+    adapters = {f"{_ADAPTER}{name}": folder for name, folder in config.lora_modules.items()}
+    return {"model": config.model, **draft, **adapters}
 
 
 def _artifacts(config: EngineConfig) -> list[ArtifactReference]:
@@ -150,7 +153,9 @@ def _with_folders(config: EngineConfig, folders: dict[str, str]) -> EngineConfig
     speculation = config.speculative_config
     if speculation and "draft" in folders:
         speculation = speculation.model_copy(update={"model": folders["draft"]})
-    return config.model_copy(update={"model": folders["model"], "speculative_config": speculation})
+    adapters = {name: folders.get(f"{_ADAPTER}{name}", folder) for name, folder in config.lora_modules.items()}
+    fields = {"model": folders["model"], "speculative_config": speculation, "lora_modules": adapters}
+    return config.model_copy(update=fields)
 
 
 def _to_yaml(deployment: Deployment) -> str:

@@ -60,6 +60,10 @@ FIELDS = {
     "speculative_config.num_speculative_tokens": FieldWords(
         name="Tokens guessed ahead", does="more saves time when guesses are good and wastes work when they are not"
     ),
+    "speculative_config.tree_nodes": FieldWords(
+        name="Guesses checked at once",
+        does="several guesses for one place instead of one; more are right, and each costs work",
+    ),
     "speculative_config.model": FieldWords(name="Draft model", does="the small model that makes the guesses"),
     "speculative_config.prompt_lookup_max": FieldWords(
         name="Longest phrase looked up", does="how many last tokens are searched for earlier in the text"

@@ -14,7 +14,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("workloads", {"workloads"}),
     ("search_spaces", {"search_spaces"}),
     ("engine.bundled_backend", {"engine", "search_spaces"}),
-    ("engine.bundled", {"engine.bundled", "engine.config"}),
+    ("engine.bundled", {"engine.bundled", "engine.config", "engine.checkpoint_tensors"}),
     ("engine.artifacts", {"engine.artifacts", "engine.bundled", "engine.config", "engine.backend", "engine.process"}),
     ("engine", {"engine", "search_spaces"}),
     ("optimizer.cli", OURS),

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.bundled.token_tree import Parents, depths, paths
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -23,6 +25,23 @@ class Span(NamedTuple):
     token_ids: list[int]
     start: int  # position of the first; everything before it is in the cache
     block_table: list[int]  # holds room for all of them
+    parents: Parents = ()  # of the last tokens, where they are a tree
+    adapter: int = -1  # the LoRA adapter's number; -1 is the base model
+
+
+class Moves(NamedTuple):
+    """Keys and values to copy from slots to slots; of one sequence's, no target comes after its source."""
+
+    sources: list[int]
+    targets: list[int]
+
+
+class Paths(NamedTuple):
+    """What tokens of trees see: everything before their tree, and the tokens that lead to them."""
+
+    places: Ints  # [N, D] in the sequence's cache, a token's own last; garbage behind `lengths`
+    lengths: Ints  # [N]; 0 outside trees, where a token sees everything up to itself
+    starts: Ints  # [N] place of the tree's first token
 
 
 class Batch(NamedTuple):
@@ -34,6 +53,8 @@ class Batch(NamedTuple):
     starts: Ints  # [S]
     lengths: Ints  # [S]
     block_tables: Ints  # [S, most blocks], padded with block 0
+    paths: Paths | None = None  # where any span holds a tree
+    adapters: Ints | None = None  # [S], where any span has one
 
     @property
     def ends(self) -> Ints:
@@ -49,9 +70,32 @@ def pack(spans: Seq[Span], block_size: int, device: torch.device) -> Batch:
     rows = np.repeat(np.arange(len(spans)), lengths)
     positions = np.arange(len(rows)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     slots = tables[rows, positions // block_size] * block_size + positions % block_size
+    trees = _place_trees(spans, lengths, positions) if any(span.parents for span in spans) else None
     token_ids = np.fromiter(chain.from_iterable(span.token_ids for span in spans), np.int64, len(rows))
     packed = torch.from_numpy(np.stack((token_ids, positions, slots))).to(device)
-    return Batch(packed[0], packed[1], packed[2], starts, lengths, tables)
+    return Batch(packed[0], packed[1], packed[2], starts, lengths, tables, trees, _adapters(spans))
+
+
+def _adapters(spans: Seq[Span]) -> Ints | None:
+    if all(span.adapter < 0 for span in spans):
+        return None
+    return np.array([span.adapter for span in spans], np.int64)
+
+
+def _place_trees(spans: Seq[Span], lengths: Ints, positions: Ints) -> Paths:
+    """The paths of trees' tokens; a token's position, changed in place, counts its path alone."""
+    deepest = max(1 + max(depths(span.parents)) for span in spans if span.parents)
+    found = Paths(np.zeros((len(positions), deepest), np.int64), np.zeros_like(positions), np.zeros_like(positions))
+    for span, end in zip(spans, np.cumsum(lengths).tolist(), strict=True):
+        if span.parents:
+            size = len(span.parents)
+            rows, first = slice(end - size, end), span.start + len(span.token_ids) - size
+            own, offsets = paths(span.parents), np.array(depths(span.parents))
+            found.places[rows, : own.shape[1]] = first + own
+            found.lengths[rows] = 1 + offsets
+            found.starts[rows] = first
+            positions[rows] = first + offsets
+    return found
 
 
 def _pad_tables(spans: Seq[Span], longest: int, block_size: int) -> Ints:

@@ -1,6 +1,7 @@
 """`BlockManager`: who holds which KV block, and which full blocks later prompts may share.
 
-Does not know tensors: a block is a number. Hashes are chained, so a block's hash names its whole prefix.
+Does not know tensors: a block is a number. Hashes are chained, so a block's hash names its whole prefix, and the LoRA
+adapter that its keys and values were computed with.
 """
 
 from __future__ import annotations
@@ -128,6 +129,10 @@ class BlockManager:
     def _hash_full_blocks(self, sequence: Sequence, num_full: int) -> None:
         size = self.block_size
         for index in range(len(sequence.block_hashes), num_full):
-            parent = sequence.block_hashes[-1] if index else b""
+            parent = sequence.block_hashes[-1] if index else _root(sequence)
             tokens = array("i", sequence.token_ids[index * size : (index + 1) * size]).tobytes()
             sequence.block_hashes.append(blake2b(parent + tokens, digest_size=16).digest())
+
+
+def _root(sequence: Sequence) -> bytes:
+    return b"" if sequence.adapter < 0 else b"adapter %d" % sequence.adapter

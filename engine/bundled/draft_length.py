@@ -136,6 +136,13 @@ def make_draft_length(speculation: SpeculativeConfig | None) -> DraftLength:
     return FixedLength(speculation.num_speculative_tokens)
 
 
+def max_draft_tokens(speculation: SpeculativeConfig | None) -> int:
+    """Most draft tokens that a sequence has verified in a step: a chain's length, or all of a tree."""
+    if speculation is not None and speculation.tree_nodes is not None:
+        return speculation.tree_nodes
+    return make_draft_length(speculation).max_length
+
+
 class StepCosts:
     """duration = base + per_token * tokens + per_pass * drafting passes, by least squares over the latest steps.
 

@@ -2,7 +2,7 @@
 
 A decode step of a small batch is bound by the launch of its kernels; a graph launches them all at once. Sequences and
 tokens a sequence are padded up to a size that was captured. Padding writes to a block of its own and is read by nobody.
-Other steps (prefill, given inputs, more sequences) go the eager way. Does not know speculation or scheduling.
+Other steps (prefill, given inputs, token trees, adapters, more sequences) go the eager way. Does not know speculation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.bundled.attention.paged_kernels import ShortQueries
 from engine.bundled.attention.triton import TritonAttention, choose_num_splits
-from engine.bundled.batch import Batch, Span, pack
+from engine.bundled.batch import Batch, Moves, Span, pack
 from engine.bundled.kv_cache import KVCache
 from engine.bundled.paged_model import Forward, PagedModel
 
@@ -61,7 +61,8 @@ class GraphedModel:
     def forward(self, spans: Seq[Span], inputs: Tensor | None = None) -> Forward:
         """As `PagedModel.forward`."""
         longest = max(len(span.token_ids) for span in spans)
-        if inputs is not None or longest > self._lengths[-1] or len(spans) > self._sizes[-1]:
+        is_plain = inputs is None and not any(span.parents or span.adapter >= 0 for span in spans)
+        if not is_plain or longest > self._lengths[-1] or len(spans) > self._sizes[-1]:
             return self.model.forward(spans, inputs)
         size = next(size for size in self._sizes if size >= len(spans))
         length = next(length for length in self._lengths if length >= longest)
@@ -73,6 +74,10 @@ class GraphedModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits [N, V]."""
         return self.model.logits(hidden)
+
+    def move(self, moves: Moves) -> None:
+        """Copy keys and values within the cache."""
+        self.model.move(moves)
 
     @torch.inference_mode()
     def _captured(self, size: int, length: int) -> Run:

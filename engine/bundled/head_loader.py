@@ -35,6 +35,10 @@ class MedusaHeads(nn.Module):
     def num_heads(self) -> int:
         return len(self.heads)
 
+    @property
+    def vocab_size(self) -> int:
+        return self.heads.shape[-1]
+
     def forward(self, hidden: Tensor, num_heads: int) -> Tensor:
         """Float32 logits [num_heads, B, V] of target hidden states [B, H]."""
         x = hidden.expand(num_heads, *hidden.shape)

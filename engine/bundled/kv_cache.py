@@ -65,6 +65,12 @@ class KVCache:
         """All blocks as they are: codes [2 * Hkv, num_blocks, block_size, D], keys first, and scales without the D."""
         return Stored(self._codes[layer], self._scales[layer] if self._scales else None)
 
+    def move(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy what lies at slots `sources` [N] to `targets` [N], in every layer; both may share slots."""
+        for rows in (*self._codes, *self._scales):
+            slots = rows.flatten(1, 2)
+            slots.index_copy_(1, targets, slots.index_select(1, sources))
+
     def _select(self, rows: Tensor, blocks: Tensor) -> Tensor:
         """Of rows [R, num_blocks, X] the blocks, in memory that is kept."""
         shape = (rows.shape[0], blocks.shape[0], rows.shape[2])

@@ -27,6 +27,8 @@ from engine.bundled.grammar import GrammarCompiler
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
 from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel
+from engine.bundled.lora.adapters import Adapters
+from engine.bundled.lora.low_rank import AdapterRows
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
 from engine.bundled.outputs import EngineCounters, FinishReason, RequestOutput, TokenLogprob
@@ -100,12 +102,14 @@ class LLMEngine:
             )
             shape = target.config
             quantize(target.decoder, layer_formats(config.quantization, shape.stored_formats, shape.num_layers))
+        self._adapters = Adapters(config.lora_modules, target.config, max_rank=config.max_lora_rank, device=self.device)
         draft = load_draft_parts(config.speculative_config, target, max_positions=self.max_model_len)
         self.vocab_size = target.config.vocab_size
         self.eos_token_ids = target.config.eos_token_ids
         self.num_blocks = self._choose_num_blocks(target, draft)
         proposer = make_proposer(config, draft, None if draft.paged is None else self._paged(draft.paged))
-        model = self._paged(target) if self._parallel is None else self._parallel.join(self.num_blocks)
+        rows = self._adapters.hang_on(target.decoder)
+        model = self._paged(target, rows) if self._parallel is None else self._parallel.join(self.num_blocks)
         self.runner = ModelRunner(model, proposer)
         self.block_manager = BlockManager(
             self.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
@@ -136,14 +140,18 @@ class LLMEngine:
         prompt_token_ids: list[int],
         params: SamplingParams,
         standing: Standing = ANYBODY,
+        *,
+        adapter: str | None = None,
     ) -> None:
-        """Queue a request.
+        """Queue a request, for the base model or for a LoRA adapter of the config.
 
         Raises:
-            RequestError: empty or too long a prompt, a token id outside the vocabulary, an id in use, a JSON schema
-                that cannot be followed.
+            RequestError: an unknown adapter, an empty or too long prompt, a token id outside the vocabulary, an id in
+                use, a JSON schema that cannot be followed.
         """
         self._check_request(request_id, prompt_token_ids, params)
+        if adapter is not None and adapter not in self._adapters.numbers:
+            raise RequestError(f"there is no adapter {adapter!r}. Known: {', '.join(self._adapters.numbers) or 'none'}")
         seed = params.seed if params.seed is not None else hash((self.config.seed, self._num_added))
         self._num_added += 1
         grammar = None if params.json_schema is None else self._grammars.compile(params.json_schema)
@@ -155,6 +163,7 @@ class LLMEngine:
             eos=self.eos_token_ids,
             grammar=grammar,
             standing=standing,
+            adapter=-1 if adapter is None else self._adapters.numbers[adapter],
         )
         self.step_log.request_added(to_idle=not self.has_unfinished())
         self._sequences[request_id] = sequence
@@ -251,7 +260,7 @@ class LLMEngine:
             device=self.device,
         )
 
-    def _paged(self, model: LoadedModel) -> Model:
+    def _paged(self, model: LoadedModel, adapter_rows: AdapterRows | None = None) -> Model:
         """Compiled where this machine can, else eager."""
         if self.device.type == "cpu" and not self.config.enforce_eager:
             try:
@@ -265,7 +274,12 @@ class LLMEngine:
             except UnavailableError as reason:
                 _log.warning("no compiled steps, several times slower: %s", reason)
         return paged_model(
-            model, self.config, num_blocks=self.num_blocks, max_model_len=self.max_model_len, device=self.device
+            model,
+            self.config,
+            num_blocks=self.num_blocks,
+            max_model_len=self.max_model_len,
+            device=self.device,
+            adapter_rows=adapter_rows,
         )
 
     def _check_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:
@@ -348,6 +362,8 @@ class LLMEngine:
 def _refuse_unsupported(config: EngineConfig) -> None:
     if config.engine != "bundled":
         raise UnsupportedError(f"this config is for engine {config.engine}, not for the bundled engine")
+    if config.lora_modules and config.tensor_parallel_size > 1:
+        raise UnsupportedError("LoRA adapters are not split over ranks: use tensor_parallel_size 1")
 
 
 def _choose_max_model_len(config: EngineConfig) -> int:

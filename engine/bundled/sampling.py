@@ -52,12 +52,18 @@ class DrawRows(NamedTuple):
 
 def draw_rows(items: Seq[tuple[Sequence, int, int]]) -> DrawRows:
     """Rows for each (sequence, position of its first row, number of rows)."""
-    counts = [count for _, _, count in items]
-    params = [sequence.params for sequence, _, _ in items]
+    return draw_rows_at([(sequence, range(first, first + count)) for sequence, first, count in items])
+
+
+def draw_rows_at(items: Seq[tuple[Sequence, Seq[int]]]) -> DrawRows:
+    """Rows for each (sequence, position of each row)."""
+    counts = [len(positions) for _, positions in items]
+    params = [sequence.params for sequence, _ in items]
+    each_row = [(sequence, position) for sequence, positions in items for position in positions]
     temperatures = np.array([0.0 if p.is_greedy else p.temperature for p in params], np.float32)
     masked = [
         (row, token_id)
-        for row, (sequence, position) in enumerate(_each_row(items))
+        for row, (sequence, position) in enumerate(each_row)
         if position - sequence.num_prompt_tokens < sequence.params.min_tokens
         for token_id in sequence.masked_token_ids
     ]
@@ -65,15 +71,11 @@ def draw_rows(items: Seq[tuple[Sequence, int, int]]) -> DrawRows:
         temperatures=np.repeat(temperatures, counts),
         top_ks=np.repeat(np.array([p.top_k for p in params], np.int64), counts),
         top_ps=np.repeat(np.array([p.top_p for p in params], np.float32), counts),
-        seeds=np.repeat(np.array([sequence.seed for sequence, _, _ in items], np.uint64), counts),
-        positions=np.array([position for _, position in _each_row(items)], np.uint64),
+        seeds=np.repeat(np.array([sequence.seed for sequence, _ in items], np.uint64), counts),
+        positions=np.array([position for _, position in each_row], np.uint64),
         masked_rows=[row for row, _ in masked],
         masked_token_ids=[token_id for _, token_id in masked],
     )
-
-
-def _each_row(items: Seq[tuple[Sequence, int, int]]) -> list[tuple[Sequence, int]]:
-    return [(sequence, first + offset) for sequence, first, count in items for offset in range(count)]
 
 
 def mask_stop_tokens_(logits: Tensor, rows: DrawRows) -> None:

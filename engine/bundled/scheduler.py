@@ -22,6 +22,7 @@ class ScheduledSequence(NamedTuple):
     sequence: Sequence
     num_tokens: int  # known tokens to compute, from num_computed_tokens on
     max_draft_tokens: int  # further tokens that may be drafted and verified; their blocks are reserved
+    max_draft_depth: int = 0  # how many of those may follow one another: all, unless the draft is a tree
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -48,9 +49,11 @@ class Scheduler:
         self.block_manager = block_manager
         self.max_num_seqs = config.max_num_seqs
         self.max_num_batched_tokens = config.max_num_batched_tokens
+        self.max_loras = config.max_loras
         self.enable_chunked_prefill = config.enable_chunked_prefill
         self.max_model_len = max_model_len
         self.draft_length = make_draft_length(config.speculative_config)
+        self.tree_nodes = None if config.speculative_config is None else config.speculative_config.tree_nodes
         self.shares_draft_cache = shares_draft_cache  # cached blocks hold a draft's keys and values too
         self.waiting = make_waiting_queue(config.scheduling_policy)
         self.running: list[Sequence] = []  # by the policy's rank
@@ -116,16 +119,18 @@ class Scheduler:
         """
         num_tokens = min(sequence.num_uncomputed_tokens, budget)
         end = sequence.num_computed_tokens + num_tokens
-        num_drafts = min(self._draftable(sequence), max(0, budget - num_tokens - num_behind))
+        depth = self._draftable(sequence)
+        wanted = depth if self.tree_nodes is None or not depth else self.tree_nodes
+        num_drafts = min(wanted, max(0, budget - num_tokens - num_behind))
         if num_drafts and not self.block_manager.can_append(sequence, end + num_drafts):
             num_drafts = 0
         if not self.block_manager.can_append(sequence, end + num_drafts):
             return None
         self.block_manager.append(sequence, end + num_drafts)
-        return ScheduledSequence(sequence, num_tokens, num_drafts)
+        return ScheduledSequence(sequence, num_tokens, num_drafts, min(depth, num_drafts))
 
     def _draftable(self, sequence: Sequence) -> int:
-        """Drafts worth verifying: with all accepted, the bonus token must still be wanted."""
+        """Drafts in a row worth verifying: with all accepted, the bonus token must still be wanted."""
         if sequence.num_uncomputed_tokens != 1 or sequence.grammar is not None:
             return 0  # what a grammar allows depends on the token before, which a draft only guesses
         wanted = sequence.params.max_tokens - sequence.num_output_tokens - 1
@@ -143,7 +148,7 @@ class Scheduler:
         scheduled: list[ScheduledSequence] = []
         while len(self.waiting) and budget > 0 and len(self.running) < self.max_num_seqs:
             sequence = self.waiting.first()
-            item = self._admit(sequence, budget)
+            item = self._admit(sequence, budget) if self._has_adapter_place(sequence) else None
             if item is None:
                 break
             self.waiting.remove(sequence)
@@ -151,6 +156,11 @@ class Scheduler:
             scheduled.append(item)
             budget -= item.num_tokens
         return scheduled
+
+    def _has_adapter_place(self, sequence: Sequence) -> bool:
+        """Whether a step may hold its adapter too. Until then those behind it wait as well, or it might for ever."""
+        running = {other.adapter for other in self.running if other.adapter >= 0}
+        return sequence.adapter < 0 or sequence.adapter in running or len(running) < self.max_loras
 
     def _admit(self, sequence: Sequence, budget: int) -> ScheduledSequence | None:
         """Start a waiting sequence on its cached prefix; None when budget or blocks do not suffice."""

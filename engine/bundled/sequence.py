@@ -48,12 +48,14 @@ class Sequence:
         eos: tuple[int, ...],
         grammar: Grammar | None = None,
         standing: Standing = ANYBODY,
+        adapter: int = -1,
     ) -> None:
         self.request_id = request_id
         self.params = params
         self.seed = seed
         self.grammar = grammar
         self.standing = standing
+        self.adapter = adapter  # the LoRA adapter's number; -1 is the base model
         self.arrival = 0  # its place in the order of arrival, given by the scheduler
         self.token_ids = list(prompt_token_ids)
         self.num_prompt_tokens = len(prompt_token_ids)

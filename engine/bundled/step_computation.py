@@ -10,8 +10,9 @@ from importlib.util import find_spec
 
 import torch
 
-from engine.bundled.draft_length import make_draft_length
+from engine.bundled.draft_length import max_draft_tokens
 from engine.bundled.loader import LoadedModel
+from engine.bundled.lora.low_rank import AdapterRows
 from engine.bundled.paged_model import Model, PagedModel
 from engine.config import EngineConfig, SpeculativeConfig
 
@@ -20,7 +21,13 @@ _FEWEST_DIMENSIONS = 16  # of a head, in Triton's products
 
 
 def paged_model(
-    model: LoadedModel, config: EngineConfig, *, num_blocks: int, max_model_len: int, device: torch.device
+    model: LoadedModel,
+    config: EngineConfig,
+    *,
+    num_blocks: int,
+    max_model_len: int,
+    device: torch.device,
+    adapter_rows: AdapterRows | None = None,
 ) -> Model:
     """The network with its cache; a reason is logged where its steps are slower than they could be."""
     on_pages = device.type == "cuda" and _triton_serves(model.config.head_dim)
@@ -29,9 +36,10 @@ def paged_model(
         model,
         num_blocks=num_blocks + graphed,  # padding writes to the last
         block_size=config.block_size,
-        max_short_query=1 + make_draft_length(config.speculative_config).max_length,
+        max_short_query=1 + max_draft_tokens(config.speculative_config),
         kv_format=config.quantization.kv_cache,
         attention="triton" if on_pages else "gathered",
+        adapter_rows=adapter_rows,
     )
     return _graphed(paged, config, max_model_len) if graphed else paged
 
@@ -65,5 +73,5 @@ def _graphed(paged: PagedModel, config: EngineConfig, max_model_len: int) -> Mod
 
 def _lengths(speculation: SpeculativeConfig | None) -> list[int]:
     """Tokens a sequence: a plain step, verification of a whole draft, and a short one where drafts vary much."""
-    longest = 1 + make_draft_length(speculation).max_length
+    longest = 1 + max_draft_tokens(speculation)
     return [length for length in (1, 5) if length < longest] + [longest]

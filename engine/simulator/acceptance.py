@@ -21,26 +21,33 @@ class AcceptanceProfile:
 
     Args:
         drafted: tokens drafted by a sequence's step on average, fewer where nothing was found to draft; None: all.
+        tree_nodes: tokens of a draft that is a tree, of which `per_position` tells the depths; None: a chain.
     """
 
     per_position: tuple[float, ...]
     drafted: float | None = None
+    tree_nodes: int | None = None
 
     def __post_init__(self) -> None:
         if not self.per_position or not all(0 <= chance <= 1 for chance in self.per_position):
             raise SimulatorError("an acceptance profile has a chance between 0 and 1 for every draft token")
-        if self.drafted is not None and not 0 <= self.drafted <= len(self.per_position):
-            raise SimulatorError(f"{self.drafted:g} tokens are drafted a step, of {len(self.per_position)} at most")
+        if self.drafted is not None and not 0 <= self.drafted <= self.num_draft_tokens:
+            raise SimulatorError(f"{self.drafted:g} tokens are drafted a step, of {self.num_draft_tokens} at most")
 
     @property
     def num_draft_tokens(self) -> int:
         """Most tokens that a sequence drafts in a step."""
+        return self.tree_nodes or self.depth
+
+    @property
+    def depth(self) -> int:
+        """Most draft tokens that a step can keep."""
         return len(self.per_position)
 
     @property
     def drafted_share(self) -> float:
         """Tokens drafted over the most there could be."""
-        return 1.0 if self.drafted is None else self.drafted / len(self.per_position)
+        return 1.0 if self.drafted is None else self.drafted / self.num_draft_tokens
 
     @property
     def mean_tokens(self) -> float:
@@ -52,7 +59,7 @@ class StepDrawer:
     """Draws how many steps a number of tokens takes; the same seed gives the same answers."""
 
     def __init__(self, profile: AcceptanceProfile, seed: int) -> None:
-        chances = np.random.default_rng(seed).random((_POOL, profile.num_draft_tokens))
+        chances = np.random.default_rng(seed).random((_POOL, profile.depth))
         kept = np.cumprod(chances < np.array(profile.per_position), axis=1).sum(axis=1)
         self._ends: list[int] = [0, *np.cumsum(1 + kept).tolist()]  # tokens after so many steps of the pool
         self._place = 0

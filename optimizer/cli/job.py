@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from engine.config import EngineConfig, load_engine_config
 from optimizer.candidate import space_around, with_fixed
+from optimizer.cli.adapters import with_adapters
 from optimizer.cli.budget import Budget
 from optimizer.cli.engines import own_space, space_values
 from optimizer.cli.model_folder import find_beside, find_model
@@ -52,6 +53,7 @@ class Wishes:
     eagle: Path | None
     eagle3: Path | None
     engine: str
+    lora_modules: tuple[str, ...]
     vllm_python: Path | None
     quantizer_python: Path | None
     space: str | None
@@ -98,7 +100,7 @@ def make_job(wishes: Wishes) -> Job:
     workload = read_workload(wishes.workload)
     traffic = _part_traffic(workload, wishes.heldout)
     asked = space_of_engine(wishes.engine, wishes.space or own_space(wishes.engine, wishes.vllm_python))
-    base = with_fixed(_base_config(wishes, workload), asked)
+    base = with_adapters(with_fixed(_base_config(wishes, workload), asked), wishes.lora_modules)
     space, notes = _space(wishes, asked, base, placement_for(traffic.train))
     if wishes.engine == "endpoint":
         notes = (*notes, NOTHING_TO_CHOOSE)

@@ -24,7 +24,7 @@ def find_model(given: Path | None, workload: Workload, workload_path: Path) -> s
         raise OptimizerError(f"{workload_path} names no model. Give its folder with --model DIR")
     for place in (Path(named), *(parent / named for parent in workload_path.resolve().parents)):
         if place.is_dir():
-            return _shortest(place)
+            return shortest(place)
     raise OptimizerError(f"the workload's model {named!r} is not a folder here. Give its folder with --model DIR")
 
 
@@ -36,7 +36,7 @@ def find_simulated_model(given: Path | None, workload: Workload, workload_path: 
     """
     if given is None:
         return find_model(None, workload, workload_path)
-    return _shortest(given) if given.is_dir() else str(given)
+    return shortest(given) if given.is_dir() else str(given)
 
 
 def find_beside(name: str, given: Path | None, model: str) -> str | None:
@@ -44,7 +44,7 @@ def find_beside(name: str, given: Path | None, model: str) -> str | None:
     if given is not None:
         return _existing(given)
     sibling = Path(model).parent / name
-    return _shortest(sibling) if (sibling / "config.json").is_file() else None
+    return shortest(sibling) if (sibling / "config.json").is_file() else None
 
 
 def _existing(folder: Path) -> str:
@@ -52,10 +52,10 @@ def _existing(folder: Path) -> str:
         raise OptimizerError(
             f"no model folder at {folder}. Give a Hugging Face folder with config.json and *.safetensors"
         )
-    return _shortest(folder)
+    return shortest(folder)
 
 
-def _shortest(folder: Path) -> str:
+def shortest(folder: Path) -> str:
     """Relative to the current folder when below it."""
     here, there = Path.cwd().resolve(), folder.resolve()
     return str(there.relative_to(here)) if there.is_relative_to(here) else str(there)

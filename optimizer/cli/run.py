@@ -16,6 +16,7 @@ import click
 from engine.backend import Backend
 from engine.simulated_backend import SimulatedBackend
 from engine.vllm_server.backend import VllmBackend
+from optimizer.cli.adapters import LORA_MODULES
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
 from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
@@ -53,6 +54,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--engine", default="bundled", show_default=True,
               help="bundled | vllm | simulated | command | endpoint: who serves. command: what the space launches; "
                    "endpoint: a server that runs already.")  # fmt: skip
+@LORA_MODULES
 @VLLM_PYTHON
 @QUANTIZER_PYTHON
 @click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")

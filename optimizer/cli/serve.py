@@ -24,6 +24,7 @@ from engine.config import EngineConfig, dump_engine_config
 from engine.endpoint_backend import URL
 from engine.process import kept, port_in_use
 from engine.vllm_server.backend import VllmBackend
+from optimizer.cli.adapters import LORA_MODULES, with_adapters
 from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
@@ -45,6 +46,7 @@ _FAREWELL_S = 10.0  # beyond the drain; then the server is killed
 @click.option("--max-requests", type=click.IntRange(min=1), help="Answers in flight; more get a 429. Default: 8192.")
 @click.option("--drain", "drain_s", default=30.0, show_default=True, type=click.FloatRange(min=0), metavar="SECONDS",
               help="On a stop, time for answers under way; new requests and /health get a 503.")  # fmt: skip
+@LORA_MODULES
 @VLLM_PYTHON
 @QUANTIZER_PYTHON
 def command(
@@ -56,6 +58,7 @@ def command(
     api_key_env: str | None,
     max_requests: int | None,
     drain_s: float,
+    lora_modules: tuple[str, ...],
     vllm_python: Path | None,
     quantizer_python: Path | None,
 ) -> None:
@@ -63,7 +66,7 @@ def command(
 
     Weights are checked against the hashes in the file first. Ctrl-C lets running
     answers end, then stops; a second one stops at once."""
-    config = _config(deployment, model)
+    config = with_adapters(_config(deployment, model), lora_modules)
     _refuse_what_is_not_served(config, api_key_env)
     store = checkpoint_store(quantizer_python)
     backend = make_backend(

@@ -1,6 +1,7 @@
 """Every speculation method on every task of a recorded workload: acceptance length, acceptance by place, speed.
 
     python -m tests.benchmarks.speculation_by_task --workload workloads/demo/heldout.parquet --model DIR [--rounds 3]
+        [--methods medusa]
 
 One request at a time, greedy, to its natural end, without prefix caching. Tokens/s count decoding alone: from each
 request's first token to its last. Rounds take the methods in turn, so that a busy minute hits all of them. Tasks are
@@ -32,6 +33,9 @@ METHODS: dict[str, dict[str, object] | None] = {
     "suffix auto": {"method": "suffix", "num_speculative_tokens": "auto"},
     "draft k=4": {"method": "draft_model", "num_speculative_tokens": 4, "model": "draft"},
     "medusa k=3": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa"},
+    "medusa tree 5": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 5},
+    "medusa tree 11": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 11},
+    "medusa tree 17": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 17},
     "eagle k=3": {"method": "eagle", "num_speculative_tokens": 3, "model": "eagle"},
 }
 MAX_TOKENS = 160
@@ -52,14 +56,15 @@ def main() -> None:
     tasks = read_tasks(arguments)
     print(f"torch {torch.__version__}, {platform.machine()}, commit {commit()}, {vars(arguments)}")
     print({task: len(prompts) for task, prompts in tasks.items()}, "requests")
-    engines = {name: engine for name, own in METHODS.items() if (engine := make_engine(own, arguments)) is not None}
+    wanted = {name: own for name, own in METHODS.items() if name == "none" or name.startswith(arguments.methods)}
+    engines = {name: engine for name, own in wanted.items() if (engine := make_engine(own, arguments)) is not None}
     rounds: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for _ in range(arguments.rounds):
         for task, prompts in tasks.items():
             for name, engine in engines.items():
                 rounds[name, task].append(run(engine, prompts))
     print(
-        f"{'method':12s} {'task':12s} {'tokens/step':>11s} {'accepted by place':>24s} {'tokens/s':>24s} {'times':>6s}"
+        f"{'method':14s} {'task':12s} {'tokens/step':>11s} {'accepted by place':>24s} {'tokens/s':>24s} {'times':>6s}"
     )
     for task in tasks:
         plain = statistics.median(o.num_tokens / o.seconds for o in rounds["none", task])
@@ -74,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--per-task", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", default="", help="how the names of the methods begin")
     return parser.parse_args()
 
 
@@ -129,7 +135,7 @@ def print_row(name: str, task: str, outcomes: list[Outcome], plain: float) -> No
     length = 1 + sum(first.accepted_per_place) / first.num_drafts if first.num_drafts else 1.0
     places = " ".join(f"{count / first.num_drafts:.2f}" for count in first.accepted_per_place[:4] if first.num_drafts)
     spread = f"{rate:.0f} ({min(rates):.0f} to {max(rates):.0f})"
-    print(f"{name:12s} {task:12s} {length:11.2f} {places:>24s} {spread:>24s} {rate / plain:6.2f}")
+    print(f"{name:14s} {task:12s} {length:11.2f} {places:>24s} {spread:>24s} {rate / plain:6.2f}")
 
 
 def commit() -> str:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.bundled.batch import Batch, Ints
+from engine.bundled.batch import Batch, Ints, Paths
 from engine.bundled.kv_cache import KVCache
 
 
@@ -66,12 +66,14 @@ class _Group:
         self.num_kv_heads, self.head_dim = cache.num_kv_heads, cache.head_dim
         num_blocks = -(-int((starts + lengths).max()) // cache.block_size)
         self.is_short = self.num_queries <= attention.max_short_query
-        self.is_causal = not self.is_short and not starts.any()
+        self.is_causal = not self.is_short and not starts.any() and batch.paths is None
         self.is_whole_batch = len(members) == len(batch.lengths) and bool((lengths == self.num_queries).all())
         self.blocks = torch.from_numpy(batch.block_tables[members, :num_blocks].ravel()).to(device)
         self.mask = torch.empty(0)
         if not self.is_causal:
             self.mask = self._mask(starts, num_blocks * cache.block_size, dtype, device)
+            if batch.paths is not None:
+                self._hide_other_branches(batch, batch.paths, members)
         self._folded_mask: Tensor | None = None
         if not self.is_whole_batch:
             self._index_rows(batch, members, device)
@@ -86,6 +88,16 @@ class _Group:
         last_seen = torch.from_numpy(starts[:, None] + np.arange(self.num_queries)).to(device)  # [B, Q]
         unseen = torch.arange(length, device=device) > last_seen.unsqueeze(-1)
         return torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill_(unseen, float("-inf"))
+
+    def _hide_other_branches(self, batch: Batch, paths: Paths, members: Ints) -> None:
+        """A token of a tree sees of the tree only what leads to it."""
+        first_rows = np.cumsum(batch.lengths) - batch.lengths
+        for sequence, member in enumerate(members.tolist()):
+            for query in range(batch.lengths[member]):
+                row = first_rows[member] + query
+                if length := paths.lengths[row]:
+                    self.mask[sequence, query, paths.starts[row] :] = float("-inf")
+                    self.mask[sequence, query, torch.from_numpy(paths.places[row, :length])] = 0.0
 
     def _index_rows(self, batch: Batch, members: Ints, device: torch.device) -> None:
         """Rows that pad this group's queries and rows that take its outputs back."""

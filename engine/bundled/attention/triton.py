@@ -33,7 +33,7 @@ class TritonAttention(GatheredAttention):
         self._num_splits = 1
 
     def plan(self, batch: Batch) -> None:
-        is_short = batch.lengths <= self.max_short_query
+        is_short = (batch.lengths <= self.max_short_query) & (batch.paths is None)  # the kernels know no trees
         short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
         self._slots = batch.slots
         self._groups = self._make_groups(batch, long)

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -209,6 +210,30 @@ void swiglu(T* out, const float* gate, const float* up, int size) {
 
 enum Kind { DENSE = 0, INT8 = 1, INT4 = 2, FP8 = 3, INT8_INT8 = 4, FP8_FP8 = 5 };  // weights, and rows where 8-bit
 
+// What a LoRA adapter adds to columns first..first + count of a product: b^T (a x), the scale in b.
+struct LowRank {
+  int rank, first, count;
+  Buffer<float> a, b;  // [rank][k], [rank][count]
+};
+
+template <class T>
+void add_low_rank(const LowRank& part, const T* x, int k, float* y) {
+  for (int r = 0; r < part.rank; r++) {
+    const float *a = part.a.data + static_cast<size_t>(r) * k, *b = part.b.data + static_cast<size_t>(r) * part.count;
+    __m512 sum = _mm512_setzero_ps();
+    for (int i = 0; i < k; i += LANES) {
+      __mmask16 m = first_lanes(k - i);
+      sum = _mm512_fmadd_ps(Number<T>::widen(x + i, m), Number<float>::widen(a + i, m), sum);
+    }
+    __m512 inner = _mm512_set1_ps(_mm512_reduce_add_ps(sum));
+    for (int i = 0; i < part.count; i += LANES) {
+      __mmask16 m = first_lanes(part.count - i);
+      float* to = y + part.first + i;
+      Number<float>::narrow(to, _mm512_fmadd_ps(inner, Number<float>::widen(b + i, m), Number<float>::widen(to, m)), m);
+    }
+  }
+}
+
 // y = x W^T (+ bias). Columns are packed in panels of 64: [panel][step][vector][lane][index in step], so that a
 // product reads its weights in order, 64 bytes a vector. Int8 and fp8 keep that order in bytes; int4 two neighbouring
 // vectors' worth in 16 bytes. Where rows are int8 too, a step is four bytes and nothing is unpacked.
@@ -222,6 +247,15 @@ struct Linear {
   Buffer<float> scale, zero, bias;  // scale: [n] for 8 bits; scale and zero [k / group][panels * 64] for int4
   Buffer<int> shift;                // [n] what adding 128 to every int8 input adds to the sums
   bool has_bias = false;
+  std::vector<std::vector<LowRank>> adapters;  // by number
+
+  void add_adapter(int number, int rank, int first, int count, const float* a, const float* b) {
+    if (static_cast<int>(adapters.size()) <= number) adapters.resize(number + 1);
+    LowRank part{rank, first, count, {}, {}};
+    std::copy(a, a + static_cast<size_t>(rank) * k, part.a.reserve(static_cast<size_t>(rank) * k));
+    std::copy(b, b + static_cast<size_t>(rank) * count, part.b.reserve(static_cast<size_t>(rank) * count));
+    adapters[number].push_back(std::move(part));
+  }
 
   bool scales_columns() const { return kind != DENSE && kind != INT4; }
   int step() const { return kind == INT8_INT8 ? 4 : STEP; }
@@ -422,15 +456,22 @@ struct Batch {
   int num_tokens, num_sequences, table_width;
   const int64_t *ids, *positions, *slots, *starts, *lengths, *tables;
   const void* inputs;
+  // Of tokens in trees: places of the tokens that lead to each and its own, [num_tokens, path_width], how many, and the
+  // place of the tree's first token; a length of 0 is a token that sees everything up to itself. Null without trees.
+  const int64_t *paths, *path_lengths, *path_starts;
+  int64_t path_width;
+  const int64_t* adapters;  // [num_sequences], -1 is none; null where nobody has one
 };
 
 struct Decoder {
   virtual ~Decoder() = default;
   virtual void set_linear(int layer, int which, Kind kind, int n, int k, const void* w, const float* s, const float* z, int group, const float* bias) = 0;
+  virtual void add_adapter(int layer, int which, int number, int rank, int first, int count, const float* a, const float* b) = 0;
   virtual void set_norms(int layer, const float* input, const float* post, const float* qk) = 0;
   virtual void set_ends(const void* embedding, const float* norm, const float* cosines, const float* sines) = 0;
   virtual void forward(const Batch& batch, void* hidden) = 0;
   virtual void logits(const void* hidden, int rows, float* out) = 0;
+  virtual void move(const int64_t* sources, const int64_t* targets, int count) = 0;
 };
 
 template <class T, class Stored>
@@ -466,6 +507,7 @@ struct PagedDecoder : Decoder {
   Buffer<T> narrow, queries, attended, rounded;
   Buffer<uint8_t> codes;
   std::vector<Task> tasks;
+  std::vector<int> token_adapters;  // of each token, -1 is none; empty where nobody has one
   std::unique_ptr<std::atomic<int>[]> next_task;
 
   explicit PagedDecoder(const Shape& shape) : s(shape), layers(shape.num_layers), rooms(shape.num_threads), next_task(new std::atomic<int>[shape.num_layers]) {
@@ -483,8 +525,16 @@ struct PagedDecoder : Decoder {
   }
 
   void set_linear(int layer, int which, Kind kind, int n, int k, const void* w, const float* sc, const float* z, int g, const float* bias) override {
+    linear(layer, which).pack(kind, n, k, w, sc, z, g, bias);
+  }
+
+  Linear<T>& linear(int layer, int which) {
     Linear<T>* all[] = {&layers[layer].qkv, &layers[layer].o, &layers[layer].gate_up, &layers[layer].down, &head};
-    all[which]->pack(kind, n, k, w, sc, z, g, bias);
+    return *all[which];
+  }
+
+  void add_adapter(int layer, int which, int number, int rank, int first, int count, const float* a, const float* b) override {
+    linear(layer, which).add_adapter(number, rank, first, count, a, b);
   }
 
   void set_norms(int layer, const float* input, const float* post, const float* qk) override {
@@ -621,6 +671,19 @@ struct PagedDecoder : Decoder {
     return 1.f / _mm512_reduce_add_ps(sum);
   }
 
+  // The same for a token of a tree. Its path is brought together before and spread after, so that sums run as they do
+  // where the path is all there is.
+  static float soften_path(float* scores, const int64_t* path, int length, int start, int padded) {
+    for (int d = 0; d < length; d++) scores[start + d] = scores[path[d]];
+    float factor = soften(scores, start + length, padded);
+    for (int d = length - 1; d >= 0; d--) {
+      float weight = scores[start + d];
+      scores[start + d] = 0.f;
+      scores[path[d]] = weight;
+    }
+    return factor;
+  }
+
   // Weights times the scales of the values they will meet.
   void scale_weights(float* weights, Layer& layer, const int64_t* table, int kv_head, int limit) const {
     for (int first = 0; first < limit; first += s.block_size) {
@@ -675,7 +738,11 @@ struct PagedDecoder : Decoder {
     score<R>(query, layer, table, task.kv_head, limit, scores, stride, room);
     float factors[R];
     for (int r = 0; r < R; r++) {
-      factors[r] = soften(scores + r * stride, limits[r], limit) * Stored::FACTOR;
+      int token = first_token + (task.row + r) / group, length = batch.paths ? static_cast<int>(batch.path_lengths[token]) : 0;
+      float factor = length ? soften_path(scores + r * stride, batch.paths + token * batch.path_width, length,
+                                          static_cast<int>(batch.path_starts[token]), limit)
+                            : soften(scores + r * stride, limits[r], limit);
+      factors[r] = factor * Stored::FACTOR;
       if (Stored::SCALED) scale_weights(scores + r * stride, layer, table, task.kv_head, limit);
     }
     mix<R>(scores, stride, factors, layer, table, task.kv_head, limit, out);
@@ -698,6 +765,9 @@ struct PagedDecoder : Decoder {
 
   void plan(const Batch& batch, std::vector<int>& firsts) {
     tasks.clear();
+    token_adapters.clear();
+    for (int q = 0; batch.adapters && q < batch.num_sequences; q++)
+      token_adapters.insert(token_adapters.end(), batch.lengths[q], static_cast<int>(batch.adapters[q]));
     int first = 0;
     for (int q = 0; q < batch.num_sequences; q++) {
       firsts[q] = first;
@@ -769,6 +839,12 @@ struct PagedDecoder : Decoder {
         product(linear, Rows<T>{a, lda, n, nullptr}, c, ldc, add, worker, room.weights);
       }
       meet(worker);
+      if (token_adapters.empty() || linear.adapters.empty()) return;
+      mine([&](size_t i) {
+        int number = token_adapters[i];
+        if (number < 0 || number >= static_cast<int>(linear.adapters.size())) return;
+        for (const LowRank& part : linear.adapters[number]) add_low_rank(part, a + i * lda, linear.k, c + i * ldc);
+      });
     };
     auto norm = [&](T* to, const float* from, const std::vector<float>& gains) {  // without gains: rounded alone
       if (!gains.empty()) return rms_norm(to, from, gains.data(), s.hidden, s.eps);
@@ -800,6 +876,22 @@ struct PagedDecoder : Decoder {
     mine([&](size_t i) { norm(hidden + i * s.hidden, x + i * s.hidden, final_norm); });
   }
 
+  // Of one sequence's slots no target comes after its source, and both ascend.
+  void move(const int64_t* sources, const int64_t* targets, int count) override {
+    for (Layer& layer : layers)
+      for (int i = 0; i < count; i++)
+        for (int h = 0; h < s.num_kv_heads; h++) {
+          const Code *key = key_place(layer, sources[i], h), *value = value_place(layer, sources[i], h);
+          Code* to = key_place(layer, targets[i], h);
+          for (int d = 0; d < s.head_dim; d += N::STEP) std::copy(key + d * LANES, key + d * LANES + N::STEP, to + d * LANES);
+          std::copy(value, value + padded_dim, value_place(layer, targets[i], h));
+          if (!Stored::SCALED) continue;
+          size_t from = scale_place(sources[i], h), at = scale_place(targets[i], h);
+          layer.key_scales.data[at] = layer.key_scales.data[from];
+          layer.value_scales.data[at] = layer.value_scales.data[from];
+        }
+  }
+
   void logits(const void* hidden, int rows, float* out) override {
     auto work = [&](Worker worker) {
       Rows<T> from{static_cast<const T*>(hidden), s.hidden, rows, nullptr};
@@ -819,6 +911,79 @@ Decoder* new_decoder(const Shape& shape) {
     default: return new PagedDecoder<T, AsComputed<T>>(shape);
   }
 }
+
+// ---- Medusa heads -----------------------------------------------------------------------------------------------
+
+struct HeadsShape {
+  int num_heads, num_layers, hidden, vocab, num_threads;
+};
+
+struct Heads {
+  virtual ~Heads() = default;
+  virtual void set(int head, int layer, const void* weight) = 0;
+  virtual void logits(int num_heads, int rows, const void* hidden, float* out) = 0;
+};
+
+template <class T>
+struct MedusaHeads : Heads {
+  using N = Number<T>;
+  HeadsShape s;
+  std::vector<Linear<T>> matrices;  // [head][layer], the output last
+  std::vector<Buffer<T>> rooms;
+  Buffer<float> residual, wide;
+  Buffer<T> narrow;
+
+  explicit MedusaHeads(const HeadsShape& shape) : s(shape), matrices(shape.num_heads * (shape.num_layers + 1)), rooms(shape.num_threads) {}
+
+  Linear<T>& matrix(int head, int layer) { return matrices[head * (s.num_layers + 1) + layer]; }
+
+  void set(int head, int layer, const void* weight) override {
+    matrix(head, layer).pack(DENSE, layer == s.num_layers ? s.vocab : s.hidden, s.hidden, weight, nullptr, nullptr, 0, nullptr);
+  }
+
+  // Every head: x + silu(x W^T) a layer, then the output layer; `out` is [num_heads, rows, vocab].
+  void logits(int num_heads, int rows, const void* hidden, float* out) override {
+    size_t size = static_cast<size_t>(rows) * s.hidden;
+    residual.reserve(num_heads * size + LANES), wide.reserve(num_heads * size + LANES), narrow.reserve(num_heads * size + LANES);
+    auto work = [&](Worker worker) {
+      for (int layer = 0; layer <= s.num_layers; layer++) {
+        for (int head = worker.index; head < num_heads; head += worker.count) step(layer, head * size, size, static_cast<const T*>(hidden));
+        meet(worker);
+        for (int head = 0; head < num_heads; head++) {
+          Rows<T> from{narrow.data + head * size, s.hidden, rows, nullptr};
+          float* to = layer == s.num_layers ? out + static_cast<size_t>(head) * rows * s.vocab : wide.data + head * size;
+          product(matrix(head, layer), from, to, layer == s.num_layers ? s.vocab : s.hidden, false, worker, rooms[worker.index]);
+        }
+        meet(worker);
+      }
+    };
+    if (s.num_threads == 1) return work({0, 1});
+#pragma omp parallel num_threads(s.num_threads)
+    work({omp_get_thread_num(), omp_get_num_threads()});
+  }
+
+  // A head's input of a layer, from the layer before or from the hidden states.
+  void step(int layer, size_t first, size_t size, const T* hidden) {
+    const __m512 one = _mm512_set1_ps(1.f);
+    for (size_t i = 0; i < size; i += LANES) {
+      __mmask16 m = first_lanes(static_cast<int>(std::min<size_t>(size - i, LANES)));
+      __m512 x = layer ? Number<float>::widen(residual.data + first + i, m) : N::widen(hidden + i, m);
+      if (layer) {
+        __m512 y = Number<float>::widen(wide.data + first + i, m);
+        __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), y), _mm512_set1_ps(88.f)));
+        x = _mm512_add_ps(x, _mm512_div_ps(y, _mm512_add_ps(one, e)));
+      }
+      Number<float>::narrow(residual.data + first + i, x, m);
+      N::narrow(narrow.data + first + i, x, m);
+    }
+  }
+
+  static void meet(Worker worker) {
+    if (worker.count > 1) {
+#pragma omp barrier
+    }
+  }
+};
 
 }  // namespace
 
@@ -841,6 +1006,10 @@ void fused_set_linear(void* decoder, int layer, int which, int kind, int n, int 
   static_cast<Decoder*>(decoder)->set_linear(layer, which, static_cast<Kind>(kind), n, k, weight, scale, zero, group, bias);
 }
 
+void fused_add_adapter(void* decoder, int layer, int which, int number, int rank, int first, int count, const float* a, const float* b) {
+  static_cast<Decoder*>(decoder)->add_adapter(layer, which, number, rank, first, count, a, b);
+}
+
 void fused_set_norms(void* decoder, int layer, const float* input, const float* post, const float* qk) {
   static_cast<Decoder*>(decoder)->set_norms(layer, input, post, qk);
 }
@@ -852,4 +1021,25 @@ void fused_set_ends(void* decoder, const void* embedding, const float* norm, con
 void fused_forward(void* decoder, const Batch* batch, void* hidden) { static_cast<Decoder*>(decoder)->forward(*batch, hidden); }
 
 void fused_logits(void* decoder, const void* hidden, int rows, float* out) { static_cast<Decoder*>(decoder)->logits(hidden, rows, out); }
+
+void fused_move(void* decoder, const int64_t* sources, const int64_t* targets, int count) {
+  static_cast<Decoder*>(decoder)->move(sources, targets, count);
+}
+
+void* fused_new_heads(const HeadsShape* shape, int is_bf16) {
+  if (!is_bf16) return new MedusaHeads<float>(*shape);
+#ifdef __AVX512BF16__
+  return new MedusaHeads<bf16>(*shape);
+#else
+  return nullptr;
+#endif
+}
+
+void fused_free_heads(void* heads) { delete static_cast<Heads*>(heads); }
+
+void fused_set_head(void* heads, int head, int layer, const void* weight) { static_cast<Heads*>(heads)->set(head, layer, weight); }
+
+void fused_heads(void* heads, int num_heads, int rows, const void* hidden, float* logits) {
+  static_cast<Heads*>(heads)->logits(num_heads, rows, hidden, logits);
+}
 }

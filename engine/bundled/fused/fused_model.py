@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.bundled.batch import Span, pack
+from engine.bundled.batch import Moves, Paths, Span, pack
 from engine.bundled.fused.library import UnavailableError, load_library, refuse_without
 from engine.bundled.loader import LoadedModel
+from engine.bundled.lora.low_rank import LoraLinear
 from engine.bundled.model_config import ModelConfig
 from engine.bundled.paged_model import Forward
 from engine.bundled.quantization.fp8 import Fp8DynamicLinear, Fp8Linear
@@ -44,6 +45,9 @@ class _Batch(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("num_tokens", "num_sequences", "table_width")),
         *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "starts", "lengths", "tables", "inputs")),
+        *((name, ctypes.c_void_p) for name in ("paths", "path_lengths", "path_starts")),
+        ("path_width", ctypes.c_int64),
+        ("adapters", ctypes.c_void_p),
     )
 
 
@@ -102,6 +106,8 @@ class FusedModel:
             *(column.data_ptr() for column in columns),
             *(row.ctypes.data for row in rows),
             None if inputs is None else inputs.data_ptr(),
+            *_path_fields(batch.paths),
+            None if batch.adapters is None else batch.adapters.ctypes.data,
         )
         self._library.fused_forward(self._decoder, ctypes.byref(packed), ctypes.c_void_p(hidden.data_ptr()))
         return Forward(batch, hidden)
@@ -112,6 +118,12 @@ class FusedModel:
         logits: Tensor = torch.empty(len(rows), self._vocab_size)
         self._library.fused_logits(self._decoder, *_pointers(rows), len(rows), *_pointers(logits))
         return logits
+
+    def move(self, moves: Moves) -> None:
+        """Copy keys and values within the cache."""
+        sources, targets = (np.array(slots, np.int64) for slots in moves)
+        pointers = (ctypes.c_void_p(slots.ctypes.data) for slots in (sources, targets))
+        self._library.fused_move(self._decoder, *pointers, len(sources))
 
     def _fill(self, decoder: Decoder) -> None:
         for number, layer in enumerate(decoder.layers):
@@ -129,6 +141,14 @@ class FusedModel:
         self._library.fused_set_ends(self._decoder, *_pointers(*self._read_in_place))
 
     def _set_linear(self, layer: int, which: int, module: nn.Module) -> None:
+        if isinstance(module, LoraLinear):
+            self._set_linear(layer, which, module.base)
+            for number, part in ((number, part) for number, parts in module.parts.items() for part in parts):
+                a, b = part.a.contiguous(), part.b.T.contiguous()
+                self._library.fused_add_adapter(
+                    self._decoder, layer, which, number, len(a), part.first, b.shape[1], *_pointers(a, b)
+                )
+            return
         weights = _weights(module)
         num_inputs = weights.weight.shape[1] * (2 if weights.kind == _INT4 else 1)
         weight, scale, zero, bias = _pointers(weights.weight, weights.scale, weights.zero, weights.bias)
@@ -136,6 +156,13 @@ class FusedModel:
             self._decoder, layer, which, weights.kind, len(weights.weight), num_inputs,
             weight, scale, zero, weights.group, bias,
         )  # fmt: skip
+
+
+def _path_fields(paths: Paths | None) -> tuple[int | None, int | None, int | None, int]:
+    if paths is None:
+        return None, None, None, 0
+    places, lengths, starts = (column.ctypes.data for column in paths)
+    return places, lengths, starts, paths.places.shape[1]
 
 
 class _Weights(NamedTuple):

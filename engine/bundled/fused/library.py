@@ -98,5 +98,5 @@ def _load(path: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise UnavailableError(f"{path.name} cannot be loaded: {error}") from None
-    library.fused_new.restype = ctypes.c_void_p
+    library.fused_new.restype = library.fused_new_heads.restype = ctypes.c_void_p
     return library

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.bundled.batch import Span
+from engine.bundled.batch import Moves, Span
 from engine.bundled.errors import BundledEngineError
 from engine.config import EngineConfig, dump_engine_config
 
@@ -76,7 +76,7 @@ class Ranks:
                 raise trouble
         self.send(start)
 
-    def send(self, message: Start | Seq[Span]) -> None:
+    def send(self, message: Start | Moves | Seq[Span]) -> None:
         """To every rank.
 
         Raises:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.bundled.batch import Span
-from engine.bundled.draft_length import make_draft_length
+from engine.bundled.batch import Moves, Span
+from engine.bundled.draft_length import max_draft_tokens
 from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel, load_model
 from engine.bundled.paged_model import Forward, PagedModel
@@ -53,7 +53,7 @@ class ShardLoader:
             self.model,
             num_blocks=num_blocks,
             block_size=self._config.block_size,
-            max_short_query=1 + make_draft_length(self._config.speculative_config).max_length,
+            max_short_query=1 + max_draft_tokens(self._config.speculative_config),
             kv_format=self._config.quantization.kv_cache,
         )
 
@@ -85,6 +85,10 @@ class ShardedModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._own.logits(hidden)
+
+    def move(self, moves: Moves) -> None:
+        self._ranks.send(moves)
+        self._own.move(moves)
 
 
 class ParallelTarget:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from engine.bundled.batch import Moves
 from engine.bundled.errors import BundledEngineError
 from engine.bundled.parallel.ranks import Start, threads_of_rank
 from engine.bundled.parallel.shard import Shard
@@ -44,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = loader.join(num_blocks=start.num_blocks, rendezvous=options.rendezvous)
         with torch.inference_mode():
             while True:
-                model.forward(connection.recv())
+                message = connection.recv()
+                if isinstance(message, Moves):
+                    model.move(message)
+                else:
+                    model.forward(message)
     except (EOFError, ConnectionResetError):
         return 0
 

@@ -91,16 +91,21 @@ class _Status:
         return Response()
 
     async def models(self, _request: Request) -> Response:
-        card = {
-            "id": self.model.name,
+        base = self.model.name
+        cards = [self._card(base, root=base, parent=None)]
+        cards += [self._card(name, root=folder, parent=base) for name, folder in self.model.adapters.items()]
+        return JSONResponse({"object": "list", "data": cards})
+
+    def _card(self, name: str, *, root: str, parent: str | None) -> dict[str, str | int | None]:
+        return {
+            "id": name,
             "object": "model",
             "created": self.created,
             "owned_by": "fopt",
-            "root": self.model.name,
-            "parent": None,
+            "root": root,
+            "parent": parent,
             "max_model_len": self.model.max_model_len,
         }
-        return JSONResponse({"object": "list", "data": [card]})
 
     async def metrics(self, _request: Request) -> Response:
         counters = await self.model.thread.call(lambda engine: engine.counters())

@@ -34,7 +34,7 @@ class ChatCompletions(GenerationEndpoint[ChatBody]):
         job = GenerationJob(
             request_id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
-            model_name=self.model.name,
+            model_name=body.model or self.model.name,
             prompts=(prompt,),
             params=(self._params(body, len(prompt)),),
             **stream_fields(body),

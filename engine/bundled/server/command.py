@@ -20,6 +20,7 @@ from pathlib import Path
 
 import uvloop
 
+from engine.bundled.errors import UnsupportedError
 from engine.bundled.model_config import load_model_config
 from engine.bundled.server.app import DEFAULT_MAX_BODY_BYTES, make_app
 from engine.bundled.server.engine_thread import EngineThread
@@ -93,15 +94,19 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
         from engine.bundled.resident import ResidentModel
 
         make_engine = partial(LLMEngine, resident=ResidentModel())
+    name = options.served_model_name or Path(config.model).name
+    if name in config.lora_modules:
+        raise UnsupportedError(f"the adapter {name!r} has the served model's name. Give one of them another name")
     thread = EngineThread(lambda: make_engine(config))
     engine = await thread.start()
     model = ServedModel(
-        name=options.served_model_name or Path(config.model).name,
+        name=name,
         tokenizer=engine.tokenizer,
         max_model_len=engine.max_model_len,
         vocab_size=engine.vocab_size,
         thread=thread,
         scheduling_policy=config.scheduling_policy,
+        adapters=config.lora_modules,
         max_requests=options.max_requests,
     )
     can_change = options.allow_reconfigure and config.tensor_parallel_size == 1  # ranks load their own weights

@@ -32,7 +32,7 @@ class Completions(GenerationEndpoint[CompletionBody]):
         job = GenerationJob(
             request_id=f"cmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
-            model_name=self.model.name,
+            model_name=body.model or self.model.name,
             prompts=tuple(prompts),
             params=tuple(self._params(body, len(prompt)) for prompt in prompts),
             echo=body.echo,

@@ -74,6 +74,7 @@ class EngineThread:
         sink: Sink,
         *,
         standing: Standing = ANYBODY,
+        adapter: str | None = None,
     ) -> None:
         """Add a request; a refusal by the engine goes to `sink.fail`."""
         if self.failure is not None:
@@ -84,7 +85,7 @@ class EngineThread:
 
         def add(engine: LLMEngine) -> None:
             try:
-                engine.add_request(request_id, list(prompt), params, standing)
+                engine.add_request(request_id, list(prompt), params, standing, adapter=adapter)
             except RequestError as error:
                 self._post(self._refuse, request_id, error)
 

@@ -47,6 +47,7 @@ class Reconfiguration:
         self._config = wanted
         self._model.max_model_len = engine.max_model_len
         self._model.scheduling_policy = wanted.scheduling_policy
+        self._model.adapters = wanted.lora_modules
         return JSONResponse({"seconds": time.perf_counter() - begin})
 
     def _parse(self, body: bytes) -> EngineConfig:

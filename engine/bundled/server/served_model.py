@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.bundled.outputs import RequestOutput
@@ -33,6 +33,7 @@ class ServedModel:
     """One model and the engine thread behind it.
 
     Args:
+        adapters: folders of LoRA adapters by the name that requests give as their model.
         max_requests: generations in flight, waiting ones included; more are refused.
     """
 
@@ -45,6 +46,7 @@ class ServedModel:
         vocab_size: int,
         thread: EngineThread,
         scheduling_policy: SchedulingPolicy = "fcfs",
+        adapters: Mapping[str, str] | None = None,
         max_requests: int = DEFAULT_MAX_REQUESTS,
     ) -> None:
         self.name = name
@@ -53,14 +55,16 @@ class ServedModel:
         self.vocab_size = vocab_size
         self.thread = thread
         self.scheduling_policy = scheduling_policy
+        self.adapters = dict(adapters or {})
         self.max_requests = max_requests
         self.metrics = RequestMetrics(name)
         self.token_texts = TokenTexts(tokenizer.token_text)
 
     def check_name(self, name: str | None) -> None:
-        """Raises ApiError 404 when a request names another model."""
-        if name is not None and name != self.name:
-            message = f"the model {name!r} does not exist. This server serves {self.name!r}"
+        """Raises ApiError 404 when a request names neither the model nor one of its adapters."""
+        if name is not None and name != self.name and name not in self.adapters:
+            served = ", ".join(map(repr, (self.name, *self.adapters)))
+            message = f"the model {name!r} does not exist. This server serves {served}"
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -124,7 +128,10 @@ class ServedModel:
         for choice in choices:
             sink = _ChoiceSink(choice.index, channel, self.metrics)
             params = job.params_of(choice.index)
-            self.thread.submit(engine_id(job, choice), choice.prompt, params, sink, standing=job.standing)
+            adapter = job.model_name if job.model_name in self.adapters else None
+            self.thread.submit(
+                engine_id(job, choice), choice.prompt, params, sink, standing=job.standing, adapter=adapter
+            )
         return choices
 
     def _check_standing(self, job: GenerationJob) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from engine.bundled.fused.fused_heads import FusedHeads
+from engine.bundled.fused.library import UnavailableError
 from engine.bundled.head_loader import EagleInput, MedusaHeads
 from engine.bundled.paged_model import Model
 from engine.bundled.speculation.draft import Draft, Proposer
@@ -21,11 +23,11 @@ from engine.config import EngineConfig, SpeculativeConfig
 __all__ = ["Draft", "DraftParts", "Proposer", "load_draft_parts", "make_proposer"]
 
 
-def _ngram(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None, _block_size: int) -> Proposer:
+def _ngram(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None, _engine: EngineConfig) -> Proposer:
     return NgramProposer(min_ngram=config.prompt_lookup_min, max_ngram=config.prompt_lookup_max)
 
 
-def _suffix(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None, _block_size: int) -> Proposer:
+def _suffix(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None, _engine: EngineConfig) -> Proposer:
     return SuffixProposer(
         max_depth=config.suffix_decoding_max_tree_depth,
         max_requests=config.suffix_decoding_max_cached_requests,
@@ -34,23 +36,41 @@ def _suffix(config: SpeculativeConfig, _parts: DraftParts, _model: Model | None,
     )
 
 
-def _draft_model(_config: SpeculativeConfig, _parts: DraftParts, model: Model | None, _block_size: int) -> Proposer:
+def _draft_model(
+    _config: SpeculativeConfig, _parts: DraftParts, model: Model | None, _engine: EngineConfig
+) -> Proposer:
     assert model is not None, "the engine pages the draft"
     return DraftModelProposer(model)
 
 
-def _medusa(_config: SpeculativeConfig, parts: DraftParts, _model: Model | None, _block_size: int) -> Proposer:
-    assert isinstance(parts.heads, MedusaHeads)
-    return MedusaProposer(parts.heads)
+def _medusa(config: SpeculativeConfig, parts: DraftParts, _model: Model | None, engine: EngineConfig) -> Proposer:
+    heads = parts.heads
+    assert isinstance(heads, MedusaHeads)
+    return MedusaProposer(
+        heads if engine.enforce_eager else _compiled(heads),
+        num_heads=heads.num_heads,
+        vocab_size=heads.vocab_size,
+        drafts_trees=config.tree_nodes is not None,
+    )
 
 
-def _eagle(_config: SpeculativeConfig, parts: DraftParts, model: Model | None, block_size: int) -> Proposer:
+def _compiled(heads: MedusaHeads) -> FusedHeads | MedusaHeads:
+    """Where this machine can, else as they are; the engine says why it runs eagerly."""
+    if heads.heads.device.type != "cpu":
+        return heads
+    try:
+        return FusedHeads(heads)
+    except UnavailableError:
+        return heads
+
+
+def _eagle(_config: SpeculativeConfig, parts: DraftParts, model: Model | None, engine: EngineConfig) -> Proposer:
     assert isinstance(parts.heads, EagleInput)
     assert model is not None, "the engine pages the head's layer"
-    return EagleProposer(model, parts.heads, block_size=block_size)
+    return EagleProposer(model, parts.heads, block_size=engine.block_size)
 
 
-PROPOSERS: dict[str, Callable[[SpeculativeConfig, DraftParts, Model | None, int], Proposer]] = {
+PROPOSERS: dict[str, Callable[[SpeculativeConfig, DraftParts, Model | None, EngineConfig], Proposer]] = {
     "ngram": _ngram,
     "suffix": _suffix,
     "draft_model": _draft_model,
@@ -64,4 +84,4 @@ def make_proposer(config: EngineConfig, parts: DraftParts, model: Model | None) 
     speculation = config.speculative_config
     if speculation is None:
         return None
-    return PROPOSERS[speculation.method](speculation, parts, model, config.block_size)
+    return PROPOSERS[speculation.method](speculation, parts, model, config)

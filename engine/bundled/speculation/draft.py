@@ -14,17 +14,18 @@ from torch import Tensor
 from engine.bundled.paged_model import Forward
 from engine.bundled.scheduler import ScheduledSequence
 from engine.bundled.sequence import Sequence
+from engine.bundled.token_tree import depths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
     """Proposed tokens as a tree in topological order; `parents[i]` is a token's parent, -1 the last known token.
 
-    Only chains (`parents[i] == i - 1`) are verified today.
+    No two tokens of one parent are alike.
 
     Args:
         distribution: [n, V] what each token was drawn from, which exact rejection needs; None when the
-            tokens were chosen deterministically.
+            tokens were chosen deterministically. Only chains have one.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -40,6 +41,28 @@ class Draft:
     @property
     def is_chain(self) -> bool:
         return self.parents == tuple(range(-1, len(self.token_ids) - 1))
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """How many drafted tokens come before each."""
+        return depths(self.parents)
+
+    def followed(self, drawn: Seq[int]) -> list[int]:
+        """The tokens, by their place in the draft, that the target draws too.
+
+        Args:
+            drawn: what the target draws after the last known token, then after each token of the draft.
+        """
+        children = {
+            (parent, token_id): node
+            for node, (parent, token_id) in enumerate(zip(self.parents, self.token_ids, strict=True))
+        }
+        path: list[int] = []
+        node = children.get((-1, drawn[0]))
+        while node is not None:
+            path.append(node)
+            node = children.get((node, drawn[node + 1]))
+        return path
 
 
 class Proposer(Protocol):
@@ -67,5 +90,5 @@ class Proposer(Protocol):
         ...
 
     def observe(self, scheduled: Seq[ScheduledSequence], forward: Forward) -> None:
-        """The target's hidden states of this step's tokens, drafts included."""
+        """The target's hidden states of this step's tokens, drafts included, those that were kept first."""
         ...

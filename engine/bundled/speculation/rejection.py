@@ -4,7 +4,7 @@ Does not know who drafted. Source: Leviathan, Kalman and Matias 2023, algorithm 
 
 A deterministic draft is the case of a one-hot draft distribution. There the target draws as it would without
 speculation and the draft is kept as far as it agrees: the same acceptance probability p(d), the same residual,
-and, beyond the law, the very tokens plain decoding draws with that seed.
+and, beyond the law, the very tokens plain decoding draws with that seed. In a tree, the child that agrees is followed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,25 @@ from engine.bundled.speculation.draft import Draft
 
 
 class Verdicts(NamedTuple):
-    """Per row: the token to emit, and whether it is the drafted one so that the next row counts too."""
+    """Per row: the token to emit, and whether it is the drafted one so that the next row of a chain counts too."""
 
     token_ids: list[int]
     accepted: list[bool]
 
+    def kept(self, draft: Draft, first: int) -> list[int]:
+        """The rows, among those of the draft that begin at `first`, whose tokens are emitted."""
+        if not draft.is_chain:
+            nodes = draft.followed(self.token_ids[first : first + 1 + len(draft.token_ids)])
+            return [first, *(first + 1 + node for node in nodes)]
+        last = first
+        while self.accepted[last]:
+            last += 1
+        return list(range(first, last + 1))
+
 
 def verify(logits: Tensor, rows: DrawRows, drafts: Seq[Draft]) -> Verdicts:
-    """Judge float32 logits [R, V]; each draft of n tokens owns n + 1 consecutive rows, the last a bonus."""
+    """Judge float32 logits [R, V]; each draft of n tokens owns n + 1 consecutive rows: after the last known token and
+    after each of its own."""
     drafted = torch.tensor([t for draft in drafts for t in (*draft.token_ids, -1)], device=logits.device)  # [R]
     if rows.all_greedy:
         token_ids = logits.argmax(-1)

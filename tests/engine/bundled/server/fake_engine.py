@@ -72,8 +72,15 @@ class FakeEngine:
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
     def add_request(
-        self, request_id: str, prompt_token_ids: list[int], params: SamplingParams, standing: Standing
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        standing: Standing,
+        *,
+        adapter: str | None = None,
     ) -> None:
+        assert adapter is None, "it has none"
         if prompt_token_ids == [13]:
             raise RequestError("the engine does not like 13")
         self.seen.append(params)

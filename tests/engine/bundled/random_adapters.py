@@ -1,0 +1,43 @@
+"""Random LoRA adapters in PEFT's layout, and the checkpoint that one of them makes when it is merged."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.bundled.lora.adapter_config import load_adapter_config, module_shapes, tensor_names
+from engine.bundled.model_config import load_model_config
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def save_adapter(folder: Path, base: Path, *, seed: int, size: float = 0.3, **fields: object) -> Path:
+    """Random A and B for the base's layers; the config's fields can be overridden."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ALL, "bias": "none"} | fields
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    model = load_model_config(base)
+    config, shapes = load_adapter_config(folder, model), module_shapes(model)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module in config.modules(model.num_layers):
+        (rows, columns), rank = shapes[module.split(".", 3)[3]], config.rank_of(module)
+        a, b = tensor_names(module)
+        tensors[a] = torch.randn(rank, columns, generator=generator) * size
+        tensors[b] = torch.randn(rows, rank, generator=generator) * size
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def save_merged(folder: Path, base: Path, adapter: Path) -> Path:
+    """The base with W + scale B A in place of each W."""
+    shutil.copytree(base, folder)
+    config = load_adapter_config(adapter, load_model_config(base))
+    weights, deltas = load_file(folder / "model.safetensors"), load_file(adapter / "adapter_model.safetensors")
+    for module in config.modules(load_model_config(base).num_layers):
+        a, b = (deltas[name] for name in tensor_names(module))
+        weights[f"{module}.weight"] += config.scale_of(module) * (b @ a)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
