@@ -15,6 +15,7 @@ from typing import NamedTuple
 from engine.bundled.token_tree import Parents
 
 MAX_RANK = 8  # guesses of a place, best first, that a tree may hold
+_LEAST_SHARE = 0.02  # of the best guess's probability, below which a guess is not looked at
 _BINS = 16  # of a head's probability, each corrected on its own
 _PRIOR = 4.0  # right guesses' worth of trust in the heads
 _HALVE_EVERY = 256  # steps between two halvings of what was counted, so that it follows the traffic
@@ -77,12 +78,20 @@ class GuessRecord:
         self._until_halved = _HALVE_EVERY
 
     def chances(self, probabilities: Shares) -> list[list[float]]:
-        """That guesses are right, of the heads' probabilities [D][K]: p * right / expected, at most 1."""
+        """That guesses are right, of the heads' probabilities [D][K], falling: p * right / expected, at most 1.
+
+        Guesses that are hopeless beside the best one are left out.
+        """
         found = []
         for head, own in enumerate(probabilities):
             right, expected = self._right[head], self._expected[head]
-            bins = [(p, _bin(p)) for p in own]
-            found.append([min(1.0, p * right[place] / expected[place]) for p, place in bins])
+            chances = []
+            for p in own:
+                if p < _LEAST_SHARE * own[0]:
+                    break
+                place = _bin(p)
+                chances.append(min(1.0, p * right[place] / expected[place]))
+            found.append(chances)
         return found
 
     def add(self, guesses: Seq[Seq[int]], probabilities: Shares, truth: Seq[int]) -> None:
@@ -93,6 +102,8 @@ class GuessRecord:
         for head, (ranked, own, token_id) in enumerate(zip(guesses, probabilities, truth, strict=False)):
             right, expected = self._right[head], self._expected[head]
             for guess, p in zip(ranked, own, strict=True):
+                if p < _LEAST_SHARE * own[0]:
+                    break
                 expected[_bin(p)] += p
                 right[_bin(p)] += guess == token_id
         self._until_halved -= 1

@@ -6,15 +6,14 @@ deterministic, so any drawing stays exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.bundled.head_loader import Best
 from engine.bundled.paged_model import Forward
-from engine.bundled.sampling import draw_rows, mask_stop_tokens_
 from engine.bundled.scheduler import ScheduledSequence
 from engine.bundled.sequence import Sequence
 from engine.bundled.speculation.draft import Draft
@@ -22,6 +21,12 @@ from engine.bundled.speculation.draft_tree import MAX_RANK, GuessRecord, choose_
 from engine.bundled.speculation.features import ObservedFeatures
 
 _NO_DRAFT = Draft()
+
+
+class Heads(Protocol):
+    """Heads that say their best guesses: `MedusaHeads`, or compiled `FusedHeads`."""
+
+    def best(self, hidden: Tensor, num_heads: int, num_ranks: int) -> Best: ...
 
 
 class Guesses(NamedTuple):
@@ -35,18 +40,16 @@ class MedusaProposer:
     """Reads the hidden state that the last token was drawn from.
 
     Args:
-        heads: float32 logits [k, B, V] of hidden states [B, H] and a number k of heads.
         drafts_trees: whether a draft may take several guesses for a place, and only those that pay.
     """
 
     has_cache: ClassVar[bool] = False
     needs_hidden_states: ClassVar[bool] = True
 
-    def __init__(
-        self, heads: Callable[[Tensor, int], Tensor], *, num_heads: int, vocab_size: int, drafts_trees: bool
-    ) -> None:
+    def __init__(self, heads: Heads, *, num_heads: int, vocab_size: int, drafts_trees: bool) -> None:
         self.heads = heads
         self.num_heads = num_heads
+        self.vocab_size = vocab_size
         self._num_ranks = min(MAX_RANK, vocab_size) if drafts_trees else 1
         self._features = ObservedFeatures()
         self._record = GuessRecord(num_heads) if drafts_trees else None
@@ -58,13 +61,12 @@ class MedusaProposer:
         drafts = [_NO_DRAFT] * len(scheduled)
         if not drafting:
             return drafts
-        logits = self._logits([scheduled[index].sequence for index in drafting], max(lengths))
-        if self._record is None:
-            for index, best in zip(drafting, logits.argmax(-1).tolist(), strict=True):
-                drafts[index] = Draft.chain(best[: lengths[index]])
-            return drafts
-        for index, guesses in zip(drafting, _guesses(logits, self._num_ranks), strict=True):
-            drafts[index] = self._tree(self._record, scheduled[index], guesses, lengths[index])
+        best = self._guesses([scheduled[index].sequence for index in drafting], max(lengths))
+        for index, guesses in zip(drafting, best, strict=True):
+            if self._record is None:
+                drafts[index] = Draft.chain([ranked[0] for ranked in guesses.token_ids[: lengths[index]]])
+            else:
+                drafts[index] = self._tree(self._record, scheduled[index], guesses, lengths[index])
         return drafts
 
     def observe(self, scheduled: Seq[ScheduledSequence], forward: Forward) -> None:
@@ -90,26 +92,35 @@ class MedusaProposer:
         picks = zip(tree.depths, tree.ranks, strict=True)
         return Draft(token_ids=tuple(guesses.token_ids[depth][rank] for depth, rank in picks), parents=tree.parents)
 
-    def _logits(self, sequences: Seq[Sequence], num_heads: int) -> Tensor:
-        """Of each head for each sequence, [B, num_heads, V]."""
+    def _guesses(self, sequences: Seq[Sequence], num_heads: int) -> list[Guesses]:
+        """Each head's for each sequence, stop tokens left out where they may not come yet."""
         rows = []
         for sequence in sequences:
             features = self._features.of(sequence)
             assert features is not None, "a sequence drafts after its prompt was computed"
             drawn_from = sequence.num_tokens - 2
             rows.append(features.at(drawn_from, drawn_from))
-        logits = self.heads(torch.cat(rows) if len(rows) > 1 else rows[0], num_heads).transpose(0, 1)
-        if any(sequence.num_output_tokens < sequence.params.min_tokens for sequence in sequences):
-            logits = logits.contiguous()
-            mask_stop_tokens_(
-                logits.view(-1, logits.shape[-1]),
-                draw_rows([(sequence, sequence.num_tokens, num_heads) for sequence in sequences]),
-            )
-        return logits
+        num_masked = max(len(sequence.masked_token_ids) * _masks_stops(sequence, 0) for sequence in sequences)
+        num_ranks = min(self.vocab_size, self._num_ranks + num_masked)
+        best = self.heads.best(torch.cat(rows) if len(rows) > 1 else rows[0], num_heads, num_ranks)
+        found = []
+        for row, sequence in enumerate(sequences):
+            guesses = Guesses([ids[row] for ids in best.token_ids], [shares[row] for shares in best.probabilities])
+            found.append(_allowed(guesses, sequence) if num_masked else guesses)
+        return found
 
 
-def _guesses(logits: Tensor, num_ranks: int) -> list[Guesses]:
-    """The best tokens of each sequence and head, from logits [B, num_heads, V]."""
-    best = logits.topk(num_ranks, -1)
-    probabilities = (best.values - logits.logsumexp(-1, keepdim=True)).exp_()
-    return [Guesses(*pair) for pair in zip(best.indices.tolist(), probabilities.tolist(), strict=True)]
+def _masks_stops(sequence: Sequence, place: int) -> bool:
+    """Whether so many places after the next token `min_tokens` is not yet reached."""
+    return sequence.num_output_tokens + place < sequence.params.min_tokens
+
+
+def _allowed(guesses: Guesses, sequence: Sequence) -> Guesses:
+    """The guesses without stop tokens where those are masked; where nothing else is left, they stay."""
+    found = Guesses([], [])
+    for place, (ids, shares) in enumerate(zip(*guesses, strict=True)):
+        masked = sequence.masked_token_ids if _masks_stops(sequence, place) else ()
+        kept = [rank for rank, token_id in enumerate(ids) if token_id not in masked] or [0]
+        found.token_ids.append([ids[rank] for rank in kept])
+        found.probabilities.append([shares[rank] for rank in kept])
+    return found
