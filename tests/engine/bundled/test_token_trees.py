@@ -1,5 +1,6 @@
 """Trees of drafts: their shape, what their tokens see, and that verifying them is exact."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -23,11 +24,13 @@ from engine.bundled.head_loader import MedusaHeads
 from engine.bundled.llm_engine import LLMEngine, SamplingParams
 from engine.bundled.loader import load_model
 from engine.bundled.paged_model import Forward, Model, PagedModel
+from engine.bundled.resident import ResidentModel
 from engine.bundled.scheduler import ScheduledSequence
 from engine.bundled.sequence import Sequence as Request
 from engine.bundled.speculation import Draft
 from engine.bundled.speculation.draft_tree import GuessRecord, choose_tree
 from engine.bundled.token_tree import depths, paths
+from engine.config import ConfigError, EngineConfig, parse_engine_config
 
 MakeEngine = Callable[..., LLMEngine]
 CPU = torch.device("cpu")
@@ -129,6 +132,50 @@ class TestMedusaTree(ProposerContract):
             assert engine.counters().num_accepted_tokens > 0
         finally:
             engine.close()
+
+
+def test_a_warm_engine_goes_from_chain_to_tree_and_back(
+    llama: Path, medusa_heads: Path, prompts: list[list[int]], plain: list[list[int]]
+) -> None:
+    resident = ResidentModel()
+    chain = {"method": "medusa", "num_speculative_tokens": 3, "model": str(medusa_heads)}
+    for speculation in (
+        chain,
+        chain | {"tree_nodes": 8},
+        chain | {"tree_nodes": 8, "num_speculative_tokens": "auto"},
+        chain,
+    ):
+        values = {"model": str(llama), "block_size": 4, "num_threads": 1, "speculative_config": speculation}
+        engine = LLMEngine(EngineConfig.model_validate(values), device="cpu", resident=resident)
+        assert engine.generate(prompts, SamplingParams(max_tokens=32, temperature=0.0)) == plain
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "words"),
+    [
+        ("ngram", {"tree_nodes": 4}, "tree_nodes does not belong to method ngram"),
+        ("medusa", {"tree_nodes": 2}, "tree_nodes (2) is smaller than num_speculative_tokens (3)"),
+        ("medusa", {"tree_nodes": 65}, "less than or equal to 64"),
+    ],
+)
+def test_trees_that_cannot_be_are_refused(method: str, fields: dict[str, int], words: str) -> None:
+    values = {"method": method, "num_speculative_tokens": 3} | ({"model": "m"} if method == "medusa" else {}) | fields
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        parse_engine_config({"model": "m", "speculative_config": values}, where="config.yaml")
+
+
+def test_a_tree_shows_in_labels_dumps_and_fingerprints_and_a_chain_is_as_before() -> None:
+    def config(**fields: Any) -> EngineConfig:
+        speculation = {"method": "medusa", "num_speculative_tokens": 3, "model": "m"} | fields
+        return EngineConfig.model_validate({"model": "m", "speculative_config": speculation})
+
+    chain, tree = config(), config(tree_nodes=8)
+    assert "tree_nodes" not in chain.model_dump(mode="json")["speculative_config"]
+    assert EngineConfig.model_validate(tree.model_dump(mode="json")) == tree
+    assert tree.fingerprint() != chain.fingerprint()
+    assert tree.label(EngineConfig(model="m")) == "medusa k=3 tree of 8"
+    assert tree.quality_class() == chain.quality_class()
 
 
 def test_drawn_trees_follow_the_target_end_to_end(tmp_path: Path, make_engine: MakeEngine) -> None:
