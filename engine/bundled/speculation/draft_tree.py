@@ -32,7 +32,7 @@ class DraftTree(NamedTuple):
 
 
 def choose_tree(chances: Shares, num_nodes: int, *, min_chance: float = 0.0) -> DraftTree:
-    """The tree of the highest expected number of kept tokens.
+    """The tree of the highest expected number of kept tokens, depth first: its likeliest path comes before all others.
 
     Args:
         chances: [D][K] that guess k for place d is right where all before it are.
@@ -41,27 +41,37 @@ def choose_tree(chances: Shares, num_nodes: int, *, min_chance: float = 0.0) -> 
     """
     order = [sorted(range(len(own)), key=own.__getitem__, reverse=True) for own in chances]
     parents: list[int] = []
-    depths: list[int] = []
-    ranks: list[int] = []
-    # -chance, a number that no two share, parent, depth, place in the order, the parent's chance
-    candidates = [(-chances[0][order[0][0]], 0, -1, 0, 0, 1.0)]
+    branches: list[tuple[int, ...]] = []  # of each node the places in the order that lead to it
+    # -chance, a number that no two share, parent, branch, the parent's chance
+    candidates: list[tuple[float, int, int, tuple[int, ...], float]] = [(-chances[0][order[0][0]], 0, -1, (0,), 1.0)]
     number = 0
     while candidates and len(parents) < num_nodes:
-        negative, _, parent, depth, place, before = heapq.heappop(candidates)
+        negative, _, parent, branch, before = heapq.heappop(candidates)
         if -negative < min_chance and parents:
             break
-        own, best = chances[depth], order[depth]
+        depth, place = len(branch), branch[-1]
+        own, best = chances[depth - 1], order[depth - 1]
         node = len(parents)
         parents.append(parent)
-        depths.append(depth)
-        ranks.append(best[place])
+        branches.append(branch)
         number += 2
         if place + 1 < len(best):
-            heapq.heappush(candidates, (-before * own[best[place + 1]], number, parent, depth, place + 1, before))
-        if depth + 1 < len(chances):
-            chance = negative * chances[depth + 1][order[depth + 1][0]]
-            heapq.heappush(candidates, (chance, number + 1, node, depth + 1, 0, -negative))
-    return DraftTree(tuple(parents), tuple(depths), tuple(ranks))
+            chance = before * own[best[place + 1]]
+            heapq.heappush(candidates, (-chance, number, parent, (*branch[:-1], place + 1), before))
+        if depth < len(chances):
+            chance = negative * chances[depth][order[depth][0]]
+            heapq.heappush(candidates, (chance, number + 1, node, (*branch, 0), -negative))
+    return _depth_first(parents, branches, order)
+
+
+def _depth_first(parents: list[int], branches: list[tuple[int, ...]], order: list[list[int]]) -> DraftTree:
+    nodes = sorted(range(len(parents)), key=branches.__getitem__)
+    place_of = {node: place for place, node in enumerate(nodes)} | {-1: -1}
+    return DraftTree(
+        tuple(place_of[parents[node]] for node in nodes),
+        tuple(len(branches[node]) - 1 for node in nodes),
+        tuple(order[len(branches[node]) - 1][branches[node][-1]] for node in nodes),
+    )
 
 
 class GuessRecord:

@@ -327,8 +327,10 @@ def test_no_other_tree_is_expected_to_keep_more(shares: list[list[float]], size:
     best = sorted(map(chance, everything), reverse=True)
     assert sorted(map(chance, nodes), reverse=True) == pytest.approx(best[: min(size, len(everything))])
     paying = choose_tree(shares, size, min_chance=0.3)
-    count = max(1, sum(kept >= 0.3 for kept in best[:size]))
-    assert paying.parents == tree.parents[:count]
+    assert len(paying.parents) == max(1, sum(kept >= 0.3 for kept in best[:size]))
+    likeliest = [max(range(4), key=own.__getitem__) for own in shares[: 1 + max(tree.depths)]]
+    first = [node for node, parent in enumerate(tree.parents) if parent == node - 1 and tree.depths[node] == node]
+    assert list(tree.ranks[: len(first)]) == likeliest[: len(first)], "the likeliest path comes first"
 
 
 def test_heads_are_trusted_until_their_guesses_turn_out_otherwise() -> None:
