@@ -29,6 +29,7 @@ from engine.bundled.scheduler import ScheduledSequence
 from engine.bundled.sequence import Sequence as Request
 from engine.bundled.speculation import Draft
 from engine.bundled.speculation.draft_tree import GuessRecord, choose_tree
+from engine.bundled.speculation.medusa import Guesses, MedusaProposer
 from engine.bundled.token_tree import depths, paths
 from engine.config import ConfigError, EngineConfig, parse_engine_config
 
@@ -91,6 +92,33 @@ class TestMedusaTree(ProposerContract):
 
         chain = {name: value for name, value in speculative_config.items() if name != "tree_nodes"}
         assert steps(speculative_config | {"tree_nodes": 24}) < steps(chain)
+
+    def test_heads_read_the_hidden_states_that_they_would_read_with_chains(
+        self, make_engine: MakeEngine, prompts: list[list[int]], speculative_config: dict[str, Any]
+    ) -> None:
+        def read(**own: int | None) -> dict[tuple[int, ...], torch.Tensor]:
+            engine = make_engine(speculative_config=speculative_config | own)
+            proposer = engine.runner.proposer
+            assert isinstance(proposer, MedusaProposer)
+            found: dict[tuple[int, ...], torch.Tensor] = {}
+            guesses = proposer._guesses
+
+            def recording(sequences: Sequence[Request], num_heads: int) -> list[Guesses]:
+                for sequence in sequences:
+                    features, last = proposer._features.of(sequence), sequence.num_tokens - 2
+                    assert features is not None
+                    found[tuple(sequence.token_ids)] = features.at(last, last).clone()
+                return guesses(sequences, num_heads)
+
+            proposer._guesses = recording  # type: ignore[method-assign]
+            engine.generate(prompts, SamplingParams(max_tokens=32, temperature=0.0))
+            return found
+
+        tree, chain = read(), read(tree_nodes=None, num_speculative_tokens=1)
+        shared = tree.keys() & chain.keys()
+        assert len(shared) > 20
+        for known in shared:
+            torch.testing.assert_close(tree[known], chain[known], rtol=0, atol=1e-3)
 
     def test_answers_of_a_schema_go_without_drafts(
         self,
