@@ -82,7 +82,8 @@ class SpeculativeConfig(_Frozen):
     `eagle3`).
 
     Fields that the method does not read are left out of dumps, labels and fingerprints. With `tree_nodes` the draft is
-    a tree of so many tokens, at most `num_speculative_tokens` of them one after another.
+    a tree of so many tokens, at most `num_speculative_tokens` of them one after another; with `auto` of as many as pay,
+    `tree_nodes` at most.
     """
 
     method: SpeculativeMethod
@@ -122,9 +123,7 @@ class SpeculativeConfig(_Frozen):
             raise ValueError(
                 f"speculative_config.tree_nodes does not belong to method {self.method}: medusa drafts trees"
             )
-        if self.num_speculative_tokens == "auto":
-            raise ValueError("speculative_config.tree_nodes needs num_speculative_tokens as a number, the tree's depth")
-        if self.tree_nodes < self.num_speculative_tokens:
+        if self.num_speculative_tokens != "auto" and self.tree_nodes < self.num_speculative_tokens:
             raise ValueError(
                 f"speculative_config.tree_nodes ({self.tree_nodes}) is smaller than num_speculative_tokens "
                 f"({self.num_speculative_tokens}), the tree's depth"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.bundled.token_tree import Parents, depths, paths
+from engine.bundled.token_tree import Parents, path_lengths, paths
 
 Ints = npt.NDArray[np.int64]
 
@@ -84,18 +84,20 @@ def _adapters(spans: Seq[Span]) -> Ints | None:
 
 def _place_trees(spans: Seq[Span], lengths: Ints, positions: Ints) -> Paths:
     """The paths of trees' tokens; a token's position, changed in place, counts its path alone."""
-    deepest = max(1 + max(depths(span.parents)) for span in spans if span.parents)
-    found = Paths(np.zeros((len(positions), deepest), np.int64), np.zeros_like(positions), np.zeros_like(positions))
-    for span, end in zip(spans, np.cumsum(lengths).tolist(), strict=True):
+    deepest = max(paths(span.parents).shape[1] for span in spans if span.parents)
+    places = np.zeros((len(positions), deepest), np.int64)
+    own_lengths, starts = np.zeros((2, len(positions)), np.int64)
+    end = 0
+    for span, length in zip(spans, lengths.tolist(), strict=True):
+        end += length
         if span.parents:
             size = len(span.parents)
-            rows, first = slice(end - size, end), span.start + len(span.token_ids) - size
-            own, offsets = paths(span.parents), np.array(depths(span.parents))
-            found.places[rows, : own.shape[1]] = first + own
-            found.lengths[rows] = 1 + offsets
-            found.starts[rows] = first
-            positions[rows] = first + offsets
-    return found
+            first, nodes = span.start + length - size, paths(span.parents)
+            places[end - size : end, : nodes.shape[1]] = nodes + first
+            own_lengths[end - size : end] = path_lengths(span.parents)
+            starts[end - size : end] = first
+    np.copyto(positions, starts + own_lengths - 1, where=own_lengths > 0)
+    return Paths(places, own_lengths, starts)
 
 
 def _pad_tables(spans: Seq[Span], longest: int, block_size: int) -> Ints:

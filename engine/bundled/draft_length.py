@@ -45,6 +45,10 @@ class DraftLength(Protocol):
         """Tokens to draft for this sequence in this step, at most `max_length`."""
         ...
 
+    def min_chance(self) -> float:
+        """Of being kept, below which a token of a tree is not drafted."""
+        ...
+
     def observe(self, outcomes: Seq[DraftOutcome], *, duration_s: float) -> None:
         """A step in which every sequence decoded; those without a draft have `num_drafted` 0."""
         ...
@@ -58,6 +62,9 @@ class FixedLength:
 
     def of(self, sequence: Sequence) -> int:  # noqa: ARG002
         return self.max_length
+
+    def min_chance(self) -> float:
+        return 0.0
 
     def observe(self, outcomes: Seq[DraftOutcome], *, duration_s: float) -> None:
         """Nothing to learn."""
@@ -93,6 +100,9 @@ class AdaptiveLength:
         self._num_unpaid += 1
         return int(self._num_unpaid % _PROBE_EVERY == 1)
 
+    def min_chance(self) -> float:
+        return 0.0
+
     def observe(self, outcomes: Seq[DraftOutcome], *, duration_s: float) -> None:
         longest = num_tokens = num_new = 0
         for sequence, num_drafted, num_kept in outcomes:
@@ -124,12 +134,24 @@ class AdaptiveLength:
         return min(0.99, max(0.01, cost_s * self._tokens / self._seconds))
 
 
+class AdaptiveTree(AdaptiveLength):
+    """Trees of those tokens that pay: who drafts them says how likely each is kept."""
+
+    def of(self, sequence: Sequence) -> int:  # noqa: ARG002
+        return self.max_length
+
+    def min_chance(self) -> float:
+        return self._threshold()
+
+
 def make_draft_length(speculation: SpeculativeConfig | None) -> DraftLength:
     """As the config says."""
     if speculation is None:
         return FixedLength(0)
     if speculation.num_speculative_tokens == "auto":
         method = speculation.method
+        if speculation.tree_nodes is not None:
+            return AdaptiveTree(drafts_cost_passes=False)
         return AdaptiveLength(
             drafts_cost_passes=method in ("draft_model", "eagle"), drafts_are_drawn=method == "draft_model"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,13 @@ from engine.bundled.loader import LoadedModel, assign, fuse, lay_out, layer_sour
 from engine.bundled.model_config import load_model_config
 from engine.bundled.tensor_reader import TensorReader
 from engine.bundled.transformer import Decoder
+
+
+class Best(NamedTuple):
+    """Of each head and row the likeliest tokens, best first, and the probabilities they are given: [K][B][R]."""
+
+    token_ids: list[list[list[int]]]
+    probabilities: list[list[list[float]]]
 
 
 class MedusaHeads(nn.Module):
@@ -45,6 +53,13 @@ class MedusaHeads(nn.Module):
         for layer in self.layers:
             x = x + F.silu(torch.bmm(x, layer[:num_heads]))
         return torch.bmm(x, self.heads[:num_heads]).float()
+
+    def best(self, hidden: Tensor, num_heads: int, num_ranks: int) -> Best:
+        """The `num_ranks` likeliest tokens of the first `num_heads` heads at target hidden states [B, H]."""
+        logits = self(hidden, num_heads)
+        best = logits.topk(num_ranks, -1)
+        probabilities = (best.values - logits.logsumexp(-1, keepdim=True)).exp_()
+        return Best(best.indices.tolist(), probabilities.tolist())
 
 
 class EagleInput(nn.Module):

@@ -23,6 +23,7 @@ class ScheduledSequence(NamedTuple):
     num_tokens: int  # known tokens to compute, from num_computed_tokens on
     max_draft_tokens: int  # further tokens that may be drafted and verified; their blocks are reserved
     max_draft_depth: int = 0  # how many of those may follow one another: all, unless the draft is a tree
+    min_draft_chance: float = 0.0  # of being kept, below which a tree's token does not pay
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -127,7 +128,9 @@ class Scheduler:
         if not self.block_manager.can_append(sequence, end + num_drafts):
             return None
         self.block_manager.append(sequence, end + num_drafts)
-        return ScheduledSequence(sequence, num_tokens, num_drafts, min(depth, num_drafts))
+        return ScheduledSequence(
+            sequence, num_tokens, num_drafts, min(depth, num_drafts), self.draft_length.min_chance()
+        )
 
     def _draftable(self, sequence: Sequence) -> int:
         """Drafts in a row worth verifying: with all accepted, the bonus token must still be wanted."""

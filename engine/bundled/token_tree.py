@@ -32,3 +32,9 @@ def paths(parents: Parents) -> Ints:
             found[node, :depth] = found[parent, :depth]
         found[node, depth] = node
     return found
+
+
+@lru_cache(maxsize=1024)
+def path_lengths(parents: Parents) -> Ints:
+    """Tokens of each path, [n]."""
+    return np.array(depths(parents)) + 1

@@ -33,9 +33,10 @@ METHODS: dict[str, dict[str, object] | None] = {
     "suffix auto": {"method": "suffix", "num_speculative_tokens": "auto"},
     "draft k=4": {"method": "draft_model", "num_speculative_tokens": 4, "model": "draft"},
     "medusa k=3": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa"},
-    "medusa tree 5": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 5},
-    "medusa tree 11": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 11},
-    "medusa tree 17": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 17},
+    "medusa auto": {"method": "medusa", "num_speculative_tokens": "auto", "model": "medusa"},
+    "medusa tree 4": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 4},
+    "medusa tree 8": {"method": "medusa", "num_speculative_tokens": 3, "model": "medusa", "tree_nodes": 8},
+    "medusa tree auto": {"method": "medusa", "num_speculative_tokens": "auto", "model": "medusa", "tree_nodes": 16},
     "eagle k=3": {"method": "eagle", "num_speculative_tokens": 3, "model": "eagle"},
 }
 MAX_TOKENS = 160
@@ -64,7 +65,7 @@ def main() -> None:
             for name, engine in engines.items():
                 rounds[name, task].append(run(engine, prompts))
     print(
-        f"{'method':14s} {'task':12s} {'tokens/step':>11s} {'accepted by place':>24s} {'tokens/s':>24s} {'times':>6s}"
+        f"{'method':16s} {'task':12s} {'tokens/step':>11s} {'accepted by place':>24s} {'tokens/s':>24s} {'times':>6s}"
     )
     for task in tasks:
         plain = statistics.median(o.num_tokens / o.seconds for o in rounds["none", task])
@@ -135,7 +136,7 @@ def print_row(name: str, task: str, outcomes: list[Outcome], plain: float) -> No
     length = 1 + sum(first.accepted_per_place) / first.num_drafts if first.num_drafts else 1.0
     places = " ".join(f"{count / first.num_drafts:.2f}" for count in first.accepted_per_place[:4] if first.num_drafts)
     spread = f"{rate:.0f} ({min(rates):.0f} to {max(rates):.0f})"
-    print(f"{name:14s} {task:12s} {length:11.2f} {places:>24s} {spread:>24s} {rate / plain:6.2f}")
+    print(f"{name:16s} {task:12s} {length:11.2f} {places:>24s} {spread:>24s} {rate / plain:6.2f}")
 
 
 def commit() -> str:

@@ -88,6 +88,19 @@ def test_a_measured_acceptance_profile_covers_as_many_drafts_as_it_has(model: st
     assert "Use num_speculative_tokens 2 or fewer" in refusal(three, acceptance=profiles)
 
 
+def test_a_trees_acceptance_is_no_chains_and_no_other_trees(model: str) -> None:
+    def medusa(number: int | str, tree_nodes: int | None) -> EngineConfig:
+        speculation = {"method": "medusa", "num_speculative_tokens": number, "model": "m", "tree_nodes": tree_nodes}
+        return config(model, "local", speculative_config=SpeculativeConfig.model_validate(speculation))
+
+    chain = {"medusa": AcceptanceProfile(per_position=(0.8, 0.5))}
+    tree = {"medusa": AcceptanceProfile(per_position=(0.8, 0.5), tree_nodes=8)}
+    assert "for a chain, not for a tree of 8" in refusal(medusa(2, 8), acceptance=chain)
+    assert "for a tree of 8, not for a chain" in refusal(medusa(2, None), acceptance=tree)
+    for number in (1, "auto"):
+        assert refusal(medusa(number, 8), acceptance=tree).endswith("Use num_speculative_tokens 2")
+
+
 def steps_file(folder: Path, **fields: object) -> Path:
     folder.mkdir()
     records = [StepRecord(float(n), 0.01 + 1e-4 * n, 0.0, *(0, 0, 0, 0, n, 100 * n, 0, n)) for n in range(1, 101)]

@@ -60,6 +60,10 @@ def test_what_has_no_option_is_an_obstacle() -> None:
     assert "int8 communication" in vllm_obstacles(config(quantization={"communication": "int8"}))[0]
     auto = {"method": "ngram", "num_speculative_tokens": "auto"}
     assert "fixed number" in vllm_obstacles(config(speculative_config=auto))[0]
+    medusa = {"method": "medusa", "num_speculative_tokens": 3, "model": "heads"}
+    assert vllm_obstacles(config(speculative_config=medusa)) == []
+    [obstacle] = vllm_obstacles(config(speculative_config=medusa | {"tree_nodes": 8}))
+    assert obstacle.endswith("leave speculative_config.tree_nodes out.")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,17 @@ def test_a_profile_counts_steps_without_drafts_as_not_kept() -> None:
         acceptance_profile([record("a", (0.0, 1.0))], EngineStatistics())
 
 
+def test_a_trees_profile_tells_depths_and_costs_nodes() -> None:
+    # 4 steps, 3 of them with a tree of 7 tokens, two of them in a row at most.
+    statistics = EngineStatistics(
+        num_drafts=3, num_draft_tokens=21, num_accepted_tokens=3, accepted_tokens_per_position=(2, 1)
+    )
+    replay = [record("a", (0.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0, 4.0))]
+    profile = acceptance_profile(replay, statistics, tree_nodes=7)
+    assert profile.per_position == (0.5, 0.5)
+    assert (profile.num_draft_tokens, profile.drafted, profile.drafted_share) == (7, 5.25, 0.75)
+
+
 def test_an_overhead_that_was_added_is_found(replay: SimulatedReplay) -> None:
     outcome = simulate(replay.traffic, replace(SETTINGS, request_overhead_s=0.004), STEP)
     found = fitted_overhead(replay, SETTINGS, STEP, replay.records(outcome))

@@ -921,8 +921,30 @@ struct HeadsShape {
 struct Heads {
   virtual ~Heads() = default;
   virtual void set(int head, int layer, const void* weight) = 0;
-  virtual void logits(int num_heads, int rows, const void* hidden, float* out) = 0;
+  virtual void best(int num_heads, int rows, const void* hidden, int num_ranks, int64_t* ids, float* probabilities) = 0;
 };
+
+// The `count` largest of x[size], the first ones first among equals, and their shares of the sum of exp(x).
+void best_of(const float* x, int size, int count, int64_t* ids, float* shares) {
+  std::fill(shares, shares + count, -INFINITY), std::fill(ids, ids + count, 0);
+  for (int i = 0; i < size; i += LANES) {
+    __mmask16 m = first_lanes(size - i);
+    unsigned larger = _mm512_mask_cmp_ps_mask(m, Number<float>::widen(x + i, m), _mm512_set1_ps(shares[count - 1]), _CMP_GT_OQ);
+    for (; larger; larger &= larger - 1) {
+      int at = i + __builtin_ctz(larger), place = count - 1;
+      if (!(x[at] > shares[place])) continue;
+      for (; place > 0 && x[at] > shares[place - 1]; place--) shares[place] = shares[place - 1], ids[place] = ids[place - 1];
+      shares[place] = x[at], ids[place] = at;
+    }
+  }
+  __m512 sum = _mm512_setzero_ps(), top = _mm512_set1_ps(shares[0]);
+  for (int i = 0; i < size; i += LANES) {
+    __mmask16 m = first_lanes(size - i);
+    sum = _mm512_mask_add_ps(sum, m, sum, exponential(_mm512_sub_ps(Number<float>::widen(x + i, m), top)));
+  }
+  float total = _mm512_reduce_add_ps(sum), largest = shares[0];
+  for (int rank = 0; rank < count; rank++) shares[rank] = std::exp(shares[rank] - largest) / total;
+}
 
 template <class T>
 struct MedusaHeads : Heads {
@@ -930,7 +952,7 @@ struct MedusaHeads : Heads {
   HeadsShape s;
   std::vector<Linear<T>> matrices;  // [head][layer], the output last
   std::vector<Buffer<T>> rooms;
-  Buffer<float> residual, wide;
+  Buffer<float> residual, wide, scores;
   Buffer<T> narrow;
 
   explicit MedusaHeads(const HeadsShape& shape) : s(shape), matrices(shape.num_heads * (shape.num_layers + 1)), rooms(shape.num_threads) {}
@@ -941,8 +963,9 @@ struct MedusaHeads : Heads {
     matrix(head, layer).pack(DENSE, layer == s.num_layers ? s.vocab : s.hidden, s.hidden, weight, nullptr, nullptr, 0, nullptr);
   }
 
-  // Every head: x + silu(x W^T) a layer, then the output layer; `out` is [num_heads, rows, vocab].
-  void logits(int num_heads, int rows, const void* hidden, float* out) override {
+  // Every head: x + silu(x W^T) a layer, then the output layer, of which the best; all out [num_heads, rows, num_ranks].
+  void best(int num_heads, int rows, const void* hidden, int num_ranks, int64_t* ids, float* probabilities) override {
+    float* out = scores.reserve(static_cast<size_t>(num_heads) * rows * s.vocab);
     size_t size = static_cast<size_t>(rows) * s.hidden;
     residual.reserve(num_heads * size + LANES), wide.reserve(num_heads * size + LANES), narrow.reserve(num_heads * size + LANES);
     auto work = [&](Worker worker) {
@@ -956,6 +979,8 @@ struct MedusaHeads : Heads {
         }
         meet(worker);
       }
+      for (int i = worker.index; i < num_heads * rows; i += worker.count)
+        best_of(out + static_cast<size_t>(i) * s.vocab, s.vocab, num_ranks, ids + i * num_ranks, probabilities + i * num_ranks);
     };
     if (s.num_threads == 1) return work({0, 1});
 #pragma omp parallel num_threads(s.num_threads)
@@ -1039,7 +1064,7 @@ void fused_free_heads(void* heads) { delete static_cast<Heads*>(heads); }
 
 void fused_set_head(void* heads, int head, int layer, const void* weight) { static_cast<Heads*>(heads)->set(head, layer, weight); }
 
-void fused_heads(void* heads, int num_heads, int rows, const void* hidden, float* logits) {
-  static_cast<Heads*>(heads)->logits(num_heads, rows, hidden, logits);
+void fused_best(void* heads, int num_heads, int rows, const void* hidden, int num_ranks, int64_t* ids, float* probabilities) {
+  static_cast<Heads*>(heads)->best(num_heads, rows, hidden, num_ranks, ids, probabilities);
 }
 }

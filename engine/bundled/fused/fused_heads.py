@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.bundled.fused.library import load_library
-from engine.bundled.head_loader import MedusaHeads
+from engine.bundled.head_loader import Best, MedusaHeads
 
 
 class _Shape(ctypes.Structure):
@@ -44,10 +45,13 @@ class FusedHeads:
         if getattr(self, "_heads", None):
             self._library.fused_free_heads(self._heads)
 
-    def __call__(self, hidden: Tensor, num_heads: int) -> Tensor:
-        """Float32 logits [num_heads, B, V] of target hidden states [B, H]."""
+    def best(self, hidden: Tensor, num_heads: int, num_ranks: int) -> Best:
+        """As `MedusaHeads.best`."""
         rows = hidden.contiguous()
-        logits = torch.empty(num_heads, len(rows), self._vocab_size)
-        pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (rows, logits))
-        self._library.fused_heads(self._heads, num_heads, len(rows), *pointers)
-        return logits
+        token_ids = np.empty((num_heads, len(rows), num_ranks), np.int64)
+        probabilities = np.empty(token_ids.shape, np.float32)
+        self._library.fused_best(
+            self._heads, num_heads, len(rows), ctypes.c_void_p(rows.data_ptr()), num_ranks,
+            ctypes.c_void_p(token_ids.ctypes.data), ctypes.c_void_p(probabilities.ctypes.data),
+        )  # fmt: skip
+        return Best(token_ids.tolist(), probabilities.tolist())

@@ -1,25 +1,26 @@
-"""Which tree of guesses to verify: the one expected to keep the most tokens, from how often guesses are right.
+"""Which tree of guesses to verify: the one that is expected to keep the most tokens, of those guesses that pay.
 
-Does not know tokens or heads. Source: Cai et al. 2024, section 2.3.3: the chance that a token of the tree is kept is the
-product along its path of how often such guesses were right, and the tree grows by the most likely token still left out.
+Does not know tokens or heads. The chance that a token of the tree is kept is the product along its path of the chances
+that its guesses are right, and the tree grows by the most likely token still left out (Cai et al. 2024, section 2.3.3).
+A guess's chance is what its head gives it, so that each step has its own tree, corrected by how often such guesses were
+right of late.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence as Seq
 from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from engine.bundled.token_tree import Parents
 
 MAX_RANK = 8  # guesses of a place, best first, that a tree may hold
-_PRIOR_TRIES = 32.0
-_REVIEW_EVERY = 64  # tries of the first place between two looks at the trees
-_KEEP = 0.5  # of the counts at every look, so that they follow the traffic
+_LEAST_SHARE = 0.02  # of the best guess's probability, below which a guess is not looked at
+_BINS = 16  # of a head's probability, each corrected on its own
+_PRIOR = 4.0  # right guesses' worth of trust in the heads
+_HALVE_EVERY = 256  # steps between two halvings of what was counted, so that it follows the traffic
 
-Shares = npt.NDArray[np.float64]
+Shares = Seq[Seq[float]]
 
 
 class DraftTree(NamedTuple):
@@ -30,80 +31,100 @@ class DraftTree(NamedTuple):
     ranks: tuple[int, ...]
 
 
-def choose_tree(right: Shares, num_nodes: int) -> DraftTree:
-    """The tree of the highest expected number of kept tokens.
+def choose_tree(chances: Shares, num_nodes: int, *, min_chance: float = 0.0) -> DraftTree:
+    """The tree of the highest expected number of kept tokens, depth first: its likeliest path comes before all others.
 
     Args:
-        right: [D, K] how often guess k for place d is right where all before it were.
+        chances: [D][K] that guess k for place d is right where all before it are.
         num_nodes: most nodes; fewer where there are not so many.
+        min_chance: of being kept, below which a node is left out; the first one never is.
     """
-    order = np.argsort(-right, axis=1, kind="stable")  # of each place's guesses, the one right most often first
-    shares = np.take_along_axis(right, order, axis=1)
+    order = [sorted(range(len(own)), key=own.__getitem__, reverse=True) for own in chances]
     parents: list[int] = []
-    depths: list[int] = []
-    ranks: list[int] = []
-    candidates = [(-shares[0, 0], 0, -1, 0, 0, 1.0)]  # -chance, number, parent, depth, place in order, parent's chance
+    branches: list[tuple[int, ...]] = []  # of each node the places in the order that lead to it
+    # -chance, a number that no two share, parent, branch, the parent's chance
+    candidates: list[tuple[float, int, int, tuple[int, ...], float]] = [(-chances[0][order[0][0]], 0, -1, (0,), 1.0)]
     number = 0
     while candidates and len(parents) < num_nodes:
-        negative, _, parent, depth, next_best, before = heapq.heappop(candidates)
+        negative, _, parent, branch, before = heapq.heappop(candidates)
+        if -negative < min_chance and parents:
+            break
+        depth, place = len(branch), branch[-1]
+        own, best = chances[depth - 1], order[depth - 1]
         node = len(parents)
         parents.append(parent)
-        depths.append(depth)
-        ranks.append(int(order[depth, next_best]))
+        branches.append(branch)
         number += 2
-        if next_best + 1 < shares.shape[1]:
-            chance = before * shares[depth, next_best + 1]
-            heapq.heappush(candidates, (-chance, number, parent, depth, next_best + 1, before))
-        if depth + 1 < len(shares):
-            heapq.heappush(candidates, (negative * shares[depth + 1, 0], number + 1, node, depth + 1, 0, -negative))
-    return DraftTree(tuple(parents), tuple(depths), tuple(ranks))
+        if place + 1 < len(best):
+            chance = before * own[best[place + 1]]
+            heapq.heappush(candidates, (-chance, number, parent, (*branch[:-1], place + 1), before))
+        if depth < len(chances):
+            chance = negative * chances[depth][order[depth][0]]
+            heapq.heappush(candidates, (chance, number + 1, node, (*branch, 0), -negative))
+    return _depth_first(parents, branches, order)
 
 
-def default_shares(num_heads: int) -> Shares:
-    """What is believed of heads before any was seen, [num_heads, MAX_RANK]: 0.6 for the best guess of the first place,
-    a tenth less a place further on, and of what is left to a place's guesses 0.4 for each in turn."""
-    first = 0.6 * 0.9 ** np.arange(num_heads)
-    left = (1 - first)[:, None] * 0.6 ** np.arange(MAX_RANK - 1)
-    return np.concatenate((first[:, None], 0.4 * left), axis=1)
+def _depth_first(parents: list[int], branches: list[tuple[int, ...]], order: list[list[int]]) -> DraftTree:
+    nodes = sorted(range(len(parents)), key=branches.__getitem__)
+    place_of = {node: place for place, node in enumerate(nodes)} | {-1: -1}
+    return DraftTree(
+        tuple(place_of[parents[node]] for node in nodes),
+        tuple(len(branches[node]) - 1 for node in nodes),
+        tuple(order[len(branches[node]) - 1][branches[node][-1]] for node in nodes),
+    )
 
 
 class GuessRecord:
-    """How often each place's guesses were right of late, and the trees that follow from it."""
+    """How often guesses were right of late, by head and by the probability that it gave them."""
 
-    def __init__(self, num_heads: int, num_ranks: int) -> None:
+    def __init__(self, num_heads: int) -> None:
         self._num_heads = num_heads
-        self._prior = default_shares(num_heads)[:, :num_ranks]
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen."""
-        self._hits = _PRIOR_TRIES * self._prior
-        self._tries = np.full(self._num_heads, _PRIOR_TRIES)
-        self._until_review = _REVIEW_EVERY
-        self._trees: dict[tuple[int, int], DraftTree] = {}
+        """Trust the heads."""
+        self._right = [[_PRIOR] * _BINS for _ in range(self._num_heads)]
+        self._expected = [[_PRIOR] * _BINS for _ in range(self._num_heads)]
+        self._until_halved = _HALVE_EVERY
 
-    def add(self, guesses: list[list[int]], truth: list[int]) -> None:
+    def chances(self, probabilities: Shares) -> list[list[float]]:
+        """That guesses are right, of the heads' probabilities [D][K], falling: p * right / expected, at most 1.
+
+        Guesses that are hopeless beside the best one are left out.
+        """
+        found = []
+        for head, own in enumerate(probabilities):
+            right, expected = self._right[head], self._expected[head]
+            chances = []
+            for p in own:
+                if p < _LEAST_SHARE * own[0]:
+                    break
+                place = _bin(p)
+                chances.append(min(1.0, p * right[place] / expected[place]))
+            found.append(chances)
+        return found
+
+    def add(self, guesses: Seq[Seq[int]], probabilities: Shares, truth: Seq[int]) -> None:
         """Note guesses [D][K] of consecutive places and what came there, as far as it did.
 
         Later places are only known where those before them were kept, which is when their guesses count.
         """
-        for place, (ranked, token_id) in enumerate(zip(guesses, truth, strict=False)):
-            self._tries[place] += 1
-            if token_id in ranked:
-                self._hits[place, ranked.index(token_id)] += 1
-        self._until_review -= 1
-        if not self._until_review:
-            self._review()
+        for head, (ranked, own, token_id) in enumerate(zip(guesses, probabilities, truth, strict=False)):
+            right, expected = self._right[head], self._expected[head]
+            for guess, p in zip(ranked, own, strict=True):
+                if p < _LEAST_SHARE * own[0]:
+                    break
+                expected[_bin(p)] += p
+                right[_bin(p)] += guess == token_id
+        self._until_halved -= 1
+        if not self._until_halved:
+            self._halve()
 
-    def tree(self, num_nodes: int, max_depth: int) -> DraftTree:
-        """The best tree of so many nodes."""
-        key = (num_nodes, max_depth)
-        if key not in self._trees:
-            self._trees[key] = choose_tree((self._hits / self._tries[:, None])[:max_depth], num_nodes)
-        return self._trees[key]
+    def _halve(self) -> None:
+        for counts in (*self._right, *self._expected):
+            counts[:] = [count / 2 for count in counts]
+        self._until_halved = _HALVE_EVERY
 
-    def _review(self) -> None:
-        self._trees.clear()
-        self._hits *= _KEEP
-        self._tries *= _KEEP
-        self._until_review = _REVIEW_EVERY
+
+def _bin(probability: float) -> int:
+    return min(_BINS - 1, int(probability * _BINS))

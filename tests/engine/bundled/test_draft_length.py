@@ -6,10 +6,12 @@ from engine.bundled.draft_length import (
     FIXED_FOR_DRAWN,
     MAX_LENGTH,
     AdaptiveLength,
+    AdaptiveTree,
     DraftOutcome,
     FixedLength,
     StepCosts,
     make_draft_length,
+    max_draft_tokens,
 )
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.sequence import Sequence
@@ -64,6 +66,22 @@ def test_the_same_drafts_are_shorter_where_tokens_cost_more() -> None:
         learn(length, crowd, kept=0.8, base_s=1e-3, token_s=token_s)
         found.append(length.of(crowd[0]))
     assert found[0] > found[1] >= found[2]
+
+
+def test_a_trees_tokens_must_be_likelier_where_tokens_cost_more() -> None:
+    config = {"method": "medusa", "num_speculative_tokens": "auto", "model": "m", "tree_nodes": 8}
+    speculation = SpeculativeConfig.model_validate(config)
+    assert max_draft_tokens(speculation) == 8
+    found = []
+    for token_s in (1e-6, 1e-4, 1e-3):
+        length = make_draft_length(speculation)
+        assert isinstance(length, AdaptiveTree)
+        for number in range(200):
+            size = 1 + number % 8  # trees differ from step to step
+            length.observe([DraftOutcome(sequence(), size, 1)], duration_s=1e-3 + token_s * (1 + size))
+        assert length.of(sequence()) == MAX_LENGTH, "the proposer leaves out what does not pay"
+        found.append(length.min_chance())
+    assert 0 < found[0] < found[1] < found[2] < 1
 
 
 def test_sequences_are_told_apart() -> None:

@@ -136,6 +136,9 @@ def test_a_step_costs_the_drafts_that_are_made_not_those_that_may_be() -> None:
     sparse = AcceptanceProfile(per_position=(0.1, 0.1, 0.1, 0.1), drafted=1.0)
     simulate(traffic([(0, 10, 9)]), scheduler(acceptance=sparse), oracle)
     assert {drafts for *_, decoding, _, drafts in oracle.asked if decoding} == {1.0}
+    tree = AcceptanceProfile(per_position=(0.1, 0.1), drafted=6.0, tree_nodes=8)
+    simulate(traffic([(0, 10, 9)]), scheduler(acceptance=tree), oracle)
+    assert {drafts for *_, decoding, _, drafts in oracle.asked if decoding} == {1.0, 6.0}
     with pytest.raises(SimulatorError, match="5 tokens are drafted a step, of 1 at most"):
         AcceptanceProfile(per_position=(0.5,), drafted=5.0)
 
