@@ -15,9 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from engine.backend import EngineError, FailureKind, Refusal
+from engine.backend import EngineError, Refusal
 from engine.config import EngineConfig
-from engine.process import ChildProcess, free_port, kept, port_in_use
+from engine.free_port_launch import on_a_port, url_of
+from engine.process import ChildProcess, kept
 from engine.vllm_options import cpu_variables, needs_checkpoint, vllm_options
 from engine.vllm_server.check import Place, refusals
 from engine.vllm_server.environment import VllmEnvironment
@@ -91,20 +92,11 @@ class VllmBackend:
 
     @contextlib.contextmanager
     def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[VllmServer]:
-        if port is not None and port_in_use(port, self._host):
-            message = f"port {port} on {self._host} is in use. Choose another, or leave the choice to fopt"
-            raise EngineError(message, kind=FailureKind.PORT, log_path=log_path)
-        with contextlib.ExitStack() as stack:
-            yield self._start(stack, config, log_path, port)
+        def start(stack: contextlib.ExitStack, port: int) -> VllmServer:
+            return self._start_on(stack, config, log_path, port)
 
-    def _start(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None) -> VllmServer:
-        try:
-            return self._start_on(stack, config, log_path, port or free_port(self._host))
-        except EngineError as error:
-            if port is not None or error.kind is not FailureKind.PORT:
-                raise
-        # Somebody took the free port between our look and vLLM's bind; once is bad luck.
-        return self._start_on(stack, config, log_path, free_port(self._host))
+        with on_a_port(start, host=self._host, port=port, log_path=log_path) as server:
+            yield server
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> VllmServer:
         config_path = self.write_options(config, log_path.with_suffix(".yaml"))
@@ -122,7 +114,7 @@ class VllmBackend:
         """The server that a process of `command` is, or will be."""
         return VllmServer(
             child,
-            base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
+            base_url=url_of(self._host, port),
             model_name=Path(config.model).name,
             api_key=self._api_key,
         )
