@@ -22,11 +22,13 @@ from engine.process import ChildProcess, kept
 from engine.vllm_options import cpu_variables, needs_checkpoint, vllm_options
 from engine.vllm_server.check import Place, refusals
 from engine.vllm_server.environment import VllmEnvironment
-from engine.vllm_server.server import VllmServer
+from engine.vllm_server.server import DraftsMemory, VllmServer
 
 KV_CACHE_GIB = 1  # on a CPU, where a config does not say
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _QUIET = "disable-uvicorn-access-log"  # a line a request costs time
+_INSIDE = Path(__file__).with_name("inside_vllm")
+_FORGETS = "fopt_forget_drafts.ForgetDrafts"
 
 
 class VllmBackend:
@@ -103,7 +105,7 @@ class VllmBackend:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fopt-vllm-", ignore_cleanup_errors=True))
         )
-        serve = self.command(config, config_path, host=self._host, port=port)
+        serve = self.command(config, config_path, host=self._host, port=port, with_resets=True)
         command = kept(serve, cpus=self._cpus, scratch=scratch)
         child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config, scratch)))
         server = self.server_of(child, config, port)
@@ -117,6 +119,7 @@ class VllmBackend:
             base_url=url_of(self._host, port),
             model_name=Path(config.model).name,
             api_key=self._api_key,
+            memory=drafts_memory(config),
         )
 
     def wait(self, server: VllmServer, child: ChildProcess) -> None:
@@ -143,12 +146,24 @@ class VllmBackend:
         return self._checkpoints(config) if wanted and self._checkpoints is not None else None
 
     def command(
-        self, config: EngineConfig, options: Path, *, host: str, port: int, served_model_name: str | None = None
+        self,
+        config: EngineConfig,
+        options: Path,
+        *,
+        host: str,
+        port: int,
+        served_model_name: str | None = None,
+        with_resets: bool = False,
     ) -> list[str]:
-        """`vllm serve` with what belongs to this launch alone beside the config file."""
+        """`vllm serve` with what belongs to this launch alone beside the config file.
+
+        Args:
+            with_resets: let `VllmServer.reset_prefix_cache` empty what suffix decoding remembers too.
+        """
         where = ["--host", host, "--port", str(port)]
         name = ["--served-model-name", served_model_name or Path(config.model).name]
         quiet = [f"--{_QUIET}"] if _QUIET in self.environment.known_options.options else []
+        forgets = with_resets and drafts_memory(config) is DraftsMemory.CAN_BE_EMPTIED
         own_cache = config.kv_cache_memory_bytes is not None
         return [
             *self.environment.command(own_cache=own_cache),
@@ -156,6 +171,7 @@ class VllmBackend:
             str(options.absolute()),
             *where,
             *name,
+            *(["--worker-extension-cls", _FORGETS] if forgets else []),
             *quiet,
         ]
 
@@ -164,7 +180,8 @@ class VllmBackend:
 
         Args:
             scratch: where vLLM leaves its sockets and rendezvous files, of which it removes few.
-            with_resets: expose the calls for development, of which measuring needs /reset_prefix_cache.
+            with_resets: expose the calls for development, of which measuring needs /reset_prefix_cache, and
+                /collective_rpc where drafts come from earlier answers.
         """
         variables = self.environment.variables | {"TMPDIR": str(scratch)}
         # compiled code outlives a launch: by default it is where temporary files are
@@ -175,6 +192,21 @@ class VllmBackend:
             variables |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._devices))}
         if with_resets:
             variables |= {"VLLM_SERVER_DEV_MODE": "1"}
+            if drafts_memory(config) is DraftsMemory.CAN_BE_EMPTIED:
+                path = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
+                variables |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(_INSIDE), path)))}
         if self._api_key is not None:
             variables |= {"VLLM_API_KEY": self._api_key}
         return variables
+
+
+def drafts_memory(config: EngineConfig) -> DraftsMemory:
+    """Whether a launch of this config for measuring drafts from earlier answers, and can be made to forget them.
+
+    Another machine's workers do not have our call, and a user's own extension of the workers stands where it would.
+    """
+    if config.speculative_config is None or config.speculative_config.method != "suffix":
+        return DraftsMemory.NONE
+    own = {name.lstrip("-").replace("_", "-") for name in config.engine_args}
+    is_reached = config.distributed_executor_backend != "ray" and "worker-extension-cls" not in own
+    return DraftsMemory.CAN_BE_EMPTIED if is_reached else DraftsMemory.STAYS
