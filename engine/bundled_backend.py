@@ -9,12 +9,13 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.backend import EngineError, FailureKind, Refusal
 from engine.bundled_check import refusals
 from engine.config import EngineConfig, dump_engine_config
+from engine.devices import VARIABLE
 from engine.free_port_launch import on_a_port, url_of
 from engine.process import ChildProcess
 from engine.process_server import ProcessServer
@@ -24,7 +25,7 @@ _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
 class BundledBackend:
-    """Launches `engine.bundled.server`, on the given CPUs when told."""
+    """Launches `engine.bundled.server`, on the given CPUs and GPUs when told."""
 
     name = "bundled"
 
@@ -32,6 +33,7 @@ class BundledBackend:
         self,
         *,
         cpus: frozenset[int] | None = None,
+        devices: Sequence[str] | None = None,
         python: str = sys.executable,
         launch_timeout_s: float = 120,
         host: str = "127.0.0.1",
@@ -39,6 +41,7 @@ class BundledBackend:
         reconfigurable: bool = False,
     ) -> None:
         self._cpus = cpus
+        self._variables = {} if devices is None else {VARIABLE: ",".join(devices)}
         self._python = python
         self._launch_timeout_s = launch_timeout_s
         self._host = host
@@ -86,7 +89,8 @@ class BundledBackend:
 
     def _environment(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
-        return {"PYTHONPATH": path} | ({_API_KEY_VARIABLE: self._api_key} if self._api_key else {})
+        key = {_API_KEY_VARIABLE: self._api_key} if self._api_key else {}
+        return {"PYTHONPATH": path, **key, **self._variables}
 
 
 def _reported_failure(child: ChildProcess) -> EngineError | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.backend import EngineError, FailureKind, Refusal
 from engine.config import EngineConfig
+from engine.devices import VARIABLE
 from engine.foreign_server import ForeignServer
 from engine.free_port_launch import on_a_port, url_of
 from engine.http_calls import CALL_ERRORS, HttpCalls, reason_of
@@ -27,12 +28,23 @@ _CARRIED = ("model", "engine", "hardware.")  # fields that need no place in a co
 
 
 class CommandBackend:
-    """Launches `config.launch`, on the given CPUs when told."""
+    """Launches `config.launch`, on the given CPUs and GPUs when told.
+
+    Args:
+        devices: numbers or ids of the GPUs it may use, unless its space says; None: it is not told.
+    """
 
     name = "command"
 
-    def __init__(self, *, cpus: frozenset[int] | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        *,
+        cpus: frozenset[int] | None = None,
+        devices: Sequence[str] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self._cpus, self._host = cpus, host
+        self._variables = {} if devices is None else {VARIABLE: ",".join(devices)}
 
     def check(self, config: EngineConfig) -> list[Refusal]:
         if config.engine != self.name:
@@ -58,7 +70,8 @@ class CommandBackend:
         assert launch is not None, "ask check first"
         started = started_by(config, host=self._host, port=port)
         command = kept(started.command, cpus=self._cpus)
-        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=started.environment))
+        variables = {**self._variables, **started.environment}
+        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=variables))
         base_url = url_of(self._host, port)
         calls = HttpCalls(base_url)
         try:

@@ -1,6 +1,7 @@
-"""`Placement`: which CPU cores serve and which one measures, so that the client does not slow down what it times.
+"""`Placement`: which cores and GPUs serve and which core measures, so that the client does not slow down what it times.
 
-Does not start anything: the backend is handed `engine_cores`, the client pins itself with `client_pinned`.
+Does not start anything: the backend is handed `engine_cores` and `devices`, the client pins itself with
+`client_pinned`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from engine.devices import visible_devices
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """None in both core fields: nothing is pinned, and `note` says why. `devices`: the engine's GPUs; None: all."""
+    """None in both core fields: nothing is pinned, and `note` says why. `devices`: GPUs that engines may use.
+
+    A device is a number or an id as in CUDA_VISIBLE_DEVICES; None: nobody can tell which there are.
+    """
 
     engine_cores: tuple[int, ...] | None
     client_cores: tuple[int, ...] | None
     note: str = ""
-    devices: tuple[int, ...] | None = None
+    devices: tuple[str, ...] | None = None
 
     @contextmanager
     def client_pinned(self) -> Iterator[None]:
@@ -59,11 +65,16 @@ def available_cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
-def plan_placement(cores: Collection[int] | None = None) -> Placement:
-    """The last core for the client, all others for the engine; no pinning with fewer than two cores."""
+def plan_placement(cores: Collection[int] | None = None, *, devices: tuple[str, ...] | None = None) -> Placement:
+    """The last core for the client, all others for the engine; no pinning with fewer than two cores.
+
+    Args:
+        devices: GPUs that the user allows; None: those that are visible here.
+    """
     usable = tuple(sorted(available_cores() if cores is None else cores))
+    allowed = visible_devices() if devices is None else devices
     if len(usable) < 2:
         what = "one core is available" if usable else "this system does not pin processes to cores"
         note = f"{what}: client and engine are not kept apart, and the client's own work is in the latencies"
-        return Placement(engine_cores=None, client_cores=None, note=note)
-    return Placement(engine_cores=usable[:-1], client_cores=usable[-1:])
+        return Placement(engine_cores=None, client_cores=None, note=note, devices=allowed)
+    return Placement(engine_cores=usable[:-1], client_cores=usable[-1:], devices=allowed)

@@ -17,15 +17,15 @@ import yaml
 
 from engine.backend import EngineError, Refusal
 from engine.config import EngineConfig
+from engine.devices import VARIABLE, DevicePool, visible_devices
 from engine.free_port_launch import on_a_port, url_of
 from engine.process import ChildProcess, kept
-from engine.vllm_options import cpu_variables, needs_checkpoint, vllm_options
+from engine.vllm_options import cpu_variables, needs_checkpoint, num_ranks, vllm_options
 from engine.vllm_server.check import Place, refusals
 from engine.vllm_server.environment import VllmEnvironment
 from engine.vllm_server.server import DraftsMemory, VllmServer
 
 KV_CACHE_GIB = 1  # on a CPU, where a config does not say
-_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _QUIET = "disable-uvicorn-access-log"  # a line a request costs time
 _INSIDE = Path(__file__).with_name("inside_vllm")
 _FORGETS = "fopt_forget_drafts.ForgetDrafts"
@@ -37,7 +37,8 @@ class VllmBackend:
     Args:
         python: the interpreter that has vLLM; None: our own.
         cpus: that vLLM may use; None: all of this process's.
-        devices: numbers or ids of the GPUs it may use; None: all.
+        devices: numbers or ids of the GPUs it may use, of which each launch gets the first free ones; None: those that
+            are visible here.
         checkpoints: gives the folder of quantized weights that a config needs; None: such configs are refused.
         launch_timeout_s: compiling and capturing graphs of a large model takes minutes.
     """
@@ -57,7 +58,8 @@ class VllmBackend:
         cache: Path | None = None,
     ) -> None:
         self.environment = VllmEnvironment(python or sys.executable, cache=cache)
-        self._cpus, self._devices = cpus, devices
+        self._cpus = cpus
+        self._devices = DevicePool(visible_devices() if devices is None else devices)
         self._checkpoints = checkpoints
         self._launch_timeout_s = launch_timeout_s
         self._host, self._api_key = host, api_key
@@ -74,19 +76,10 @@ class VllmBackend:
             known=self.environment.known_options,
             is_cpu_build=self.environment.is_cpu_build,
             cores=self._cores,
-            num_devices=self._num_devices,
+            devices=self._devices,
             makes_checkpoints=self._checkpoints is not None,
             kv_cache_gib=KV_CACHE_GIB,
         )
-
-    @property
-    def _num_devices(self) -> int | None:
-        """NVIDIA GPUs that it may use; None where nobody can tell."""
-        if self._devices is not None:
-            return len(self._devices)
-        if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-            return len([device for device in visible.split(",") if device.strip()])
-        return len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else None
 
     @property
     def _cores(self) -> tuple[int, ...]:
@@ -107,10 +100,18 @@ class VllmBackend:
         )
         serve = self.command(config, config_path, host=self._host, port=port, with_resets=True)
         command = kept(serve, cpus=self._cpus, scratch=scratch)
-        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config, scratch)))
+        variables = self.variables(config, scratch) | self._take_devices(stack, config)
+        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=variables))
         server = self.server_of(child, config, port)
         self.wait(server, child)
         return server
+
+    def _take_devices(self, stack: contextlib.ExitStack, config: EngineConfig) -> dict[str, str]:
+        """The variable that gives a launch its own GPUs, until the stack is closed; Ray gives its workers theirs."""
+        if self.environment.is_cpu_build or config.distributed_executor_backend == "ray":
+            return {}
+        mine = stack.enter_context(self._devices.take(num_ranks(config)))
+        return {} if mine is None else {VARIABLE: ",".join(mine)}
 
     def server_of(self, child: ChildProcess, config: EngineConfig, port: int) -> VllmServer:
         """The server that a process of `command` is, or will be."""
@@ -188,8 +189,6 @@ class VllmBackend:
         variables |= {"TORCHINDUCTOR_CACHE_DIR": str(self.environment.compile_cache)}
         if self.environment.is_cpu_build:
             variables |= cpu_variables(config, self._cores, kv_cache_gib=KV_CACHE_GIB)
-        elif self._devices is not None:
-            variables |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._devices))}
         if with_resets:
             variables |= {"VLLM_SERVER_DEV_MODE": "1"}
             if drafts_memory(config) is DraftsMemory.CAN_BE_EMPTIED:

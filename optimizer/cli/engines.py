@@ -96,7 +96,7 @@ def make_backend(
     vllm_python: Path | None = None,
     checkpoints: Callable[[EngineConfig], Path] | None = None,
 ) -> Backend:
-    """The backend with its engine on the placement's cores.
+    """The backend with its engine on the placement's cores and GPUs.
 
     Args:
         reconfigurable: servers that can take another config without a restart, where the engine has them.
@@ -118,9 +118,9 @@ def make_backend(
         raise OptimizerError(f"no engine is called {name!r}. {hint}")
     cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
     if name == "bundled":
-        return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
+        return BundledBackend(cpus=cpus, devices=placement.devices, reconfigurable=reconfigurable)
     if name == "command":
-        return CommandBackend(cpus=cpus)
+        return CommandBackend(cpus=cpus, devices=placement.devices)
     if name == "vllm":
         backend = VllmBackend(
             python=_python(vllm_python), cpus=cpus, devices=placement.devices, checkpoints=checkpoints

@@ -18,6 +18,7 @@ from engine.simulated_backend import SimulatedBackend
 from engine.vllm_server.backend import VllmBackend
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
+from optimizer.cli.device_choice import DEVICES, chosen_devices, refuse_devices_without_effect
 from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
@@ -55,6 +56,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
                    "endpoint: a server that runs already.")  # fmt: skip
 @VLLM_PYTHON
 @QUANTIZER_PYTHON
+@DEVICES
 @click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")
 @click.option("--model-name", metavar="NAME", help="Endpoint: what it calls the model. Default: its only one.")
 @click.option("--api-key-env", metavar="VAR", help="Endpoint: environment variable that holds its API key.")
@@ -113,16 +115,18 @@ _DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "vllm": Budget(seconds=1200)
 
 
 def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
+    devices = chosen_devices(wishes.devices, wishes.engine)
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
     store = checkpoint_store(wishes.quantizer_python)
     backend = make_backend(
         wishes.engine,
-        plan_placement(),
+        plan_placement(devices=devices),
         reconfigurable=True,
         vllm_python=wishes.vllm_python,
         checkpoints=store.checkpoint if store else None,
     )
+    refuse_devices_without_effect(wishes.devices, backend)
     return make_job(wishes), backend
 
 

