@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
@@ -19,6 +20,7 @@ from engine.backend import EngineError, Refusal
 from engine.config import EngineConfig
 from engine.devices import VARIABLE, DevicePool, visible_devices
 from engine.free_port_launch import on_a_port, url_of
+from engine.launch_phases import note_for_reader
 from engine.process import ChildProcess, kept
 from engine.vllm_options import cpu_variables, needs_checkpoint, num_ranks, vllm_options
 from engine.vllm_server.check import Place, refusals
@@ -31,6 +33,12 @@ _INSIDE = Path(__file__).with_name("inside_vllm")
 _FORGETS = "fopt_forget_drafts.ForgetDrafts"
 
 
+class Checkpoints(Protocol):
+    """Gives the folder of quantized weights that a config needs, making it where it is not there yet."""
+
+    def __call__(self, config: EngineConfig, *, report: Callable[[str], None]) -> Path: ...
+
+
 class VllmBackend:
     """Launches `vllm serve --config` from the environment of `python`.
 
@@ -39,7 +47,8 @@ class VllmBackend:
         cpus: that vLLM may use; None: all of this process's.
         devices: numbers or ids of the GPUs it may use, of which each launch gets the first free ones; None: those that
             are visible here.
-        checkpoints: gives the folder of quantized weights that a config needs; None: such configs are refused.
+        checkpoints: gives the folder of quantized weights that a config needs, and tells what it does meanwhile; None:
+            such configs are refused.
         launch_timeout_s: compiling and capturing graphs of a large model takes minutes.
     """
 
@@ -51,7 +60,7 @@ class VllmBackend:
         python: str | Path | None = None,
         cpus: frozenset[int] | None = None,
         devices: Sequence[int | str] | None = None,
-        checkpoints: Callable[[EngineConfig], Path] | None = None,
+        checkpoints: Checkpoints | None = None,
         launch_timeout_s: float = 900,
         host: str = "127.0.0.1",
         api_key: str | None = None,
@@ -94,7 +103,9 @@ class VllmBackend:
             yield server
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> VllmServer:
-        config_path = self.write_options(config, log_path.with_suffix(".yaml"))
+        config_path = self.write_options(
+            config, log_path.with_suffix(".yaml"), report=lambda text: note_for_reader(log_path, text)
+        )
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fopt-vllm-", ignore_cleanup_errors=True))
         )
@@ -135,16 +146,25 @@ class VllmBackend:
             status = child.exit_status()
             raise error if status is None else server.failure(status, was_healthy=False) from None
 
-    def write_options(self, config: EngineConfig, path: Path) -> Path:
-        """The candidate's YAML, from which `vllm serve --config` starts by itself too."""
+    def write_options(
+        self, config: EngineConfig, path: Path, *, report: Callable[[str], None] = lambda _text: None
+    ) -> Path:
+        """The candidate's YAML, from which `vllm serve --config` starts by itself too.
+
+        Args:
+            report: is told what is done while a quantized checkpoint is made.
+        """
+        options = vllm_options(config, checkpoint=self.checkpoint(config, report=report))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(vllm_options(config, checkpoint=self.checkpoint(config)), sort_keys=False))
+        path.write_text(yaml.safe_dump(options, sort_keys=False))
         return path
 
-    def checkpoint(self, config: EngineConfig) -> Path | None:
+    def checkpoint(self, config: EngineConfig, *, report: Callable[[str], None] = lambda _text: None) -> Path | None:
         """The folder of quantized weights that it loads in place of `config.model`; None: it needs none."""
         wanted = needs_checkpoint(config.quantization, on_cpu=self.environment.is_cpu_build)
-        return self._checkpoints(config) if wanted and self._checkpoints is not None else None
+        if not wanted or self._checkpoints is None:
+            return None
+        return self._checkpoints(config, report=lambda text: report(f"quantized checkpoint: {text}"))
 
     def command(
         self,

@@ -6,7 +6,6 @@ Does not launch it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from engine.artifacts.store import ArtifactStore, default_directory
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.command_backend import CommandBackend
-from engine.config import EngineConfig
 from engine.registry import BACKENDS
-from engine.vllm_server.backend import VllmBackend
+from engine.vllm_server.backend import Checkpoints, VllmBackend
 from engine.vllm_server.environment import VllmEnvironment
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
@@ -94,7 +92,7 @@ def make_backend(
     *,
     reconfigurable: bool = False,
     vllm_python: Path | None = None,
-    checkpoints: Callable[[EngineConfig], Path] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Backend:
     """The backend with its engine on the placement's cores and GPUs.
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,11 +174,17 @@ def test_quantized_weights_come_from_a_checkpoint_and_keep_the_models_name(
     )
     [refusal] = VllmBackend(python=fake_python, cache=tmp_path).check(quantized)
     assert "need a checkpoint whose weights are quantized already" in refusal.reason
-    backend = VllmBackend(python=fake_python, cache=tmp_path, checkpoints=lambda _: tiny_draft)
+
+    def make(config: EngineConfig, *, report: Callable[[str], None]) -> Path:
+        report(f"rounding to {config.quantization.weights}")
+        return tiny_draft
+
+    backend = VllmBackend(python=fake_python, cache=tmp_path, checkpoints=make)
     assert backend.check(quantized) == []
     with backend.launch(quantized, log_path=tmp_path / "engine.log") as server:
         assert server.model_name == Path(config.model).name
     assert yaml.safe_load((tmp_path / "engine.yaml").read_text())["model"] == str(tiny_draft)
+    assert (tmp_path / "engine.log").read_text().startswith("fopt: quantized checkpoint: rounding to int8\nscratch ")
 
 
 def devices_of(log: Path) -> str | None:
