@@ -9,13 +9,15 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.backend import EngineError, FailureKind, Refusal
 from engine.bundled_check import refusals
 from engine.config import EngineConfig, dump_engine_config
-from engine.process import ChildProcess, free_port, port_in_use
+from engine.devices import VARIABLE
+from engine.free_port_launch import on_a_port, url_of
+from engine.process import ChildProcess
 from engine.process_server import ProcessServer
 
 _API_KEY_VARIABLE = "FOPT_ENGINE_API_KEY"
@@ -23,7 +25,7 @@ _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
 class BundledBackend:
-    """Launches `engine.bundled.server`, on the given CPUs when told."""
+    """Launches `engine.bundled.server`, on the given CPUs and GPUs when told."""
 
     name = "bundled"
 
@@ -31,6 +33,7 @@ class BundledBackend:
         self,
         *,
         cpus: frozenset[int] | None = None,
+        devices: Sequence[str] | None = None,
         python: str = sys.executable,
         launch_timeout_s: float = 120,
         host: str = "127.0.0.1",
@@ -38,6 +41,7 @@ class BundledBackend:
         reconfigurable: bool = False,
     ) -> None:
         self._cpus = cpus
+        self._variables = {} if devices is None else {VARIABLE: ",".join(devices)}
         self._python = python
         self._launch_timeout_s = launch_timeout_s
         self._host = host
@@ -49,22 +53,11 @@ class BundledBackend:
 
     @contextlib.contextmanager
     def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[ProcessServer]:
-        if port is not None and port_in_use(port, self._host):
-            message = f"port {port} on {self._host} is in use. Choose another, or leave the choice to fopt"
-            raise EngineError(message, kind=FailureKind.PORT, log_path=log_path)
-        with contextlib.ExitStack() as stack:
-            yield self._start(stack, config, log_path, port)
+        def start(stack: contextlib.ExitStack, port: int) -> ProcessServer:
+            return self._start_on(stack, config, log_path, port)
 
-    def _start(
-        self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None
-    ) -> ProcessServer:
-        try:
-            return self._start_on(stack, config, log_path, port or free_port(self._host))
-        except EngineError as error:
-            if port is not None or error.kind is not FailureKind.PORT:
-                raise
-        # Somebody took the free port between our look and the engine's bind; once is bad luck.
-        return self._start_on(stack, config, log_path, free_port(self._host))
+        with on_a_port(start, host=self._host, port=port, log_path=log_path) as server:
+            yield server
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> ProcessServer:
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +68,7 @@ class BundledBackend:
         )
         server = ProcessServer(
             child,
-            base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
+            base_url=url_of(self._host, port),
             model_name=Path(config.model).name,
             api_key=self._api_key,
             reconfigurable=self._reconfigurable,
@@ -96,7 +89,8 @@ class BundledBackend:
 
     def _environment(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
-        return {"PYTHONPATH": path} | ({_API_KEY_VARIABLE: self._api_key} if self._api_key else {})
+        key = {_API_KEY_VARIABLE: self._api_key} if self._api_key else {}
+        return {"PYTHONPATH": path, **key, **self._variables}
 
 
 def _reported_failure(child: ChildProcess) -> EngineError | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.backend import EngineError, FailureKind, Refusal
 from engine.config import EngineConfig
+from engine.devices import VARIABLE
 from engine.foreign_server import ForeignServer
+from engine.free_port_launch import on_a_port, url_of
 from engine.http_calls import CALL_ERRORS, HttpCalls, reason_of
 from engine.launch_failure import failure_kind
-from engine.process import ChildProcess, free_port, kept, port_in_use
+from engine.process import ChildProcess, kept
 from search_spaces.errors import SearchSpaceError
 from search_spaces.launch_template import CONFIG_PLACES, Started
 
@@ -26,12 +28,23 @@ _CARRIED = ("model", "engine", "hardware.")  # fields that need no place in a co
 
 
 class CommandBackend:
-    """Launches `config.launch`, on the given CPUs when told."""
+    """Launches `config.launch`, on the given CPUs and GPUs when told.
+
+    Args:
+        devices: numbers or ids of the GPUs it may use, unless its space says; None: it is not told.
+    """
 
     name = "command"
 
-    def __init__(self, *, cpus: frozenset[int] | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        *,
+        cpus: frozenset[int] | None = None,
+        devices: Sequence[str] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self._cpus, self._host = cpus, host
+        self._variables = {} if devices is None else {VARIABLE: ",".join(devices)}
 
     def check(self, config: EngineConfig) -> list[Refusal]:
         if config.engine != self.name:
@@ -46,33 +59,20 @@ class CommandBackend:
 
     @contextlib.contextmanager
     def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[ForeignServer]:
-        if port is not None and port_in_use(port, self._host):
-            message = f"port {port} on {self._host} is in use. Choose another, or leave the choice to fopt"
-            raise EngineError(message, kind=FailureKind.PORT, log_path=log_path)
-        with contextlib.ExitStack() as stack:
-            yield self._start(stack, config, log_path, port)
+        def start(stack: contextlib.ExitStack, port: int) -> ForeignServer:
+            return self._start_on(stack, config, log_path, port)
 
-    def _start(
-        self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None
-    ) -> ForeignServer:
-        try:
-            with contextlib.ExitStack() as attempt:
-                server = self._start_on(attempt, config, log_path, port or free_port(self._host))
-                stack.enter_context(attempt.pop_all())
-                return server
-        except EngineError as error:
-            if port is not None or error.kind is not FailureKind.PORT:
-                raise
-        # Somebody took the free port between our look and the server's bind; once is bad luck.
-        return self._start_on(stack, config, log_path, free_port(self._host))
+        with on_a_port(start, host=self._host, port=port, log_path=log_path) as server:
+            yield server
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> ForeignServer:
         launch = config.launch
         assert launch is not None, "ask check first"
         started = started_by(config, host=self._host, port=port)
         command = kept(started.command, cpus=self._cpus)
-        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=started.environment))
-        base_url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}"
+        variables = {**self._variables, **started.environment}
+        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=variables))
+        base_url = url_of(self._host, port)
         calls = HttpCalls(base_url)
         try:
             launch_s = child.wait_healthy(lambda: _is_healthy(calls, launch.health), timeout_s=launch.timeout_s)

@@ -40,7 +40,11 @@ class HttpCalls:
 
     def model_names(self, *, timeout_s: float) -> list[str]:
         """What /v1/models lists; one of `CALL_ERRORS`, or ValueError when that is no list of models."""
-        body = json.loads(self.call("GET", "/v1/models", timeout_s=timeout_s))
+        answer = self.call("GET", "/v1/models", timeout_s=timeout_s)
+        try:
+            body = json.loads(answer)
+        except ValueError:
+            raise ValueError(f"it answers with {_kind_of(answer)}, not with the JSON of an OpenAI server") from None
         cards = body.get("data") if isinstance(body, dict) else None
         if not isinstance(cards, list):
             raise ValueError("/v1/models lists no models")
@@ -48,8 +52,19 @@ class HttpCalls:
 
 
 def reason_of(error: Exception) -> str:
-    """An error of a call in words."""
+    """An error of a call in words, on one line; a page for people is not quoted."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"{error.code} {error.read(500).decode(errors='replace')}".strip()
+        said = error.read(500)
+        if _is_page(said):
+            return f"{error.code} {error.reason}, with {_kind_of(said)}"
+        return f"{error.code} {' '.join(said.decode(errors='replace').split())}".strip()
     reason = getattr(error, "reason", None)
     return str(reason or error) or type(error).__name__
+
+
+def _kind_of(answer: bytes) -> str:
+    return "a web page" if _is_page(answer) else "something else" if answer.strip() else "nothing"
+
+
+def _is_page(answer: bytes) -> bool:
+    return answer.lstrip()[:20].lower().startswith((b"<!doctype html", b"<html"))

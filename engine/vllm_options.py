@@ -5,6 +5,7 @@ Does not know which options an installed vLLM has: that is `engine/vllm_server/k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,18 +91,25 @@ def cpu_variables(config: EngineConfig, cores: Sequence[int] | None, *, kv_cache
     return variables | ({"VLLM_CPU_OMP_THREADS_BIND": bound} if bound else {})
 
 
+def num_ranks(config: EngineConfig) -> int:
+    """Processes that hold a part of the model, each on a device of its own: tensor x pipeline x data parallel."""
+    options = vllm_options(config)
+    sizes = [options.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data")]
+    return math.prod(size for size in sizes if isinstance(size, int))  # text in engine_args is left to vLLM
+
+
 def thread_binding(config: EngineConfig, cores: Sequence[int] | None) -> str | None:
     """Core numbers of each rank, e.g. `0-3|4-7` or `1,3`; None: vLLM decides.
 
     A rank gets `num_threads` cores, or its equal share of all; there must be one for each rank.
     """
-    num_ranks = config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
+    ranks = num_ranks(config)
     if cores is None:
-        if config.num_threads is None and num_ranks == 1:
+        if config.num_threads is None and ranks == 1:
             return None
-        cores = range(num_ranks * (config.num_threads or 1))
-    share = min(config.num_threads or len(cores), max(1, len(cores) // num_ranks))
-    return "|".join(_core_list(cores[rank * share : (rank + 1) * share]) for rank in range(num_ranks))
+        cores = range(ranks * (config.num_threads or 1))
+    share = min(config.num_threads or len(cores), max(1, len(cores) // ranks))
+    return "|".join(_core_list(cores[rank * share : (rank + 1) * share]) for rank in range(ranks))
 
 
 def _core_list(cores: Sequence[int]) -> str:

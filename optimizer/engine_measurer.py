@@ -16,6 +16,7 @@ from optimizer.cost import RecordedLoad, price
 from optimizer.early_stop import EarlyStop, bounds_of
 from optimizer.fidelity import Fidelity, TrialWindow
 from optimizer.findings import Findings
+from optimizer.launching import Launcher
 from optimizer.measurement import Measurement, measure
 from optimizer.model_vocabulary import vocab_size
 from optimizer.objective import Objective
@@ -27,6 +28,10 @@ from optimizer.trial_folder import TrialFolder
 from search_spaces.skus import Sku, find_sku
 from workloads.estimate import Estimate
 from workloads.stopping.first_to_stop import FirstToStop
+
+
+def _of_the_reference(report: Report) -> Report:
+    return lambda text: report(f"quality reference: {text}")
 
 
 class EngineMeasurer:
@@ -50,6 +55,7 @@ class EngineMeasurer:
         hang_s: float = HANG_S,
         early_stop: bool = True,
     ) -> None:
+        self._launcher = Launcher(backend)
         self._backend, self._study_dir, self._window, self._fidelity = backend, study_dir, window, fidelity
         self._load, self._quality, self._objective, self._slos = load, quality, objective, slos
         self._skus, self._placement, self._hang_s = skus, placement, hang_s
@@ -76,14 +82,12 @@ class EngineMeasurer:
         reference = reference_config(default)
         if self._quality is None or self._quality.has_reference or default.quality_class() == reference.quality_class():
             return
-        report("launching the reference")
         log_path = self._study_dir / "quality" / "engine.log"
-        with self._backend.launch(reference, log_path=log_path) as server:
+        with self._launcher.launch(reference, log_path=log_path, report=_of_the_reference(report)) as server:
             self._quality.score(server, reference, report=report)
 
     def find(self, config: EngineConfig, folder: TrialFolder, report: Report) -> Findings:
-        report("launching")
-        with self._backend.launch(config, log_path=folder.log_path) as server:
+        with self._launcher.launch(config, log_path=folder.log_path, report=report) as server:
             client = Client(
                 server=server, placement=self._placement, vocab_size=vocab_size(config), hang_s=self._hang_s
             )

@@ -11,20 +11,28 @@ from pathlib import Path
 
 from engine.backend import Backend, EngineError, FailureKind, Server
 from engine.config import EngineConfig
+from optimizer.client import Report, silent
+from optimizer.launching import Launcher
 
 Turn = Callable[[str], AbstractContextManager[Server]]
 
 
 @contextmanager
-def serving_in_turns(backend: Backend, configs: Mapping[str, EngineConfig], *, directory: Path) -> Iterator[Turn]:
+def serving_in_turns(
+    backend: Backend, configs: Mapping[str, EngineConfig], *, directory: Path, report: Report = silent
+) -> Iterator[Turn]:
     """Gives a function from a config's name to the server for one turn.
 
     Raises:
         EngineError: a config cannot run, also alone.
     """
 
+    launcher = Launcher(backend)
+
     def launch(name: str) -> AbstractContextManager[Server]:
-        return backend.launch(configs[name], log_path=directory / f"{name}.log")
+        return launcher.launch(
+            configs[name], log_path=directory / f"{name}.log", report=lambda text: report(f"{name}: {text}")
+        )
 
     with ExitStack() as stack:
         servers = _all_up(backend, configs, launch, stack)

@@ -11,6 +11,7 @@ from engine.backend import Backend
 from optimizer.client import Client, Report, silent
 from optimizer.comparison import LOWER_IS_BETTER, mean_metrics, over_runs, sound
 from optimizer.fidelity import TrialWindow
+from optimizer.launching import Launcher
 from optimizer.measurement import Measurement, measure
 from optimizer.model_vocabulary import vocab_size
 from optimizer.placement import Placement
@@ -43,11 +44,12 @@ def verify_deployment(
     """
     config = deployment.config
     score = None
+    launcher = Launcher(backend)
     if quality is not None and config.quality_class() != quality.reference_class and not quality.has_reference:
         reference = reference_config(config)
-        with backend.launch(reference, log_path=directory / "reference.log") as server:
+        with launcher.launch(reference, log_path=directory / "reference.log", report=report) as server:
             quality.score(server, reference, report=report)
-    with backend.launch(config, log_path=directory / "engine.log") as server:
+    with launcher.launch(config, log_path=directory / "engine.log", report=report) as server:
         client = Client(server=server, placement=placement, vocab_size=vocab_size(config))
         runs = [measure(client, window, slos=slos, report=report) for _ in range(NUM_RUNS)]
         if quality is not None and config.quality_class() != quality.reference_class:

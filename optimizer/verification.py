@@ -14,6 +14,7 @@ from optimizer.client import Client, Report, silent
 from optimizer.comparison import compare_runs, compare_saturation, mean_metrics, not_worse, sound
 from optimizer.engine_pair import Turn, serving_in_turns
 from optimizer.fidelity import TrialWindow
+from optimizer.launching import Launcher
 from optimizer.measurement import Measurement, measure
 from optimizer.model_vocabulary import vocab_size
 from optimizer.objective import Objective
@@ -56,7 +57,7 @@ def verify(
     if default == recommended:
         configs = {RECOMMENDED: recommended}
     bench = _Bench(configs, window, slos, quality, placement, directory, probe_s, report)
-    with serving_in_turns(backend, configs, directory=directory) as turn:
+    with serving_in_turns(backend, configs, directory=directory, report=report) as turn:
         bench.replay(turn)
         bench.examine(turn, backend)
     return bench.verification(objective)
@@ -124,7 +125,8 @@ class _Bench:
                 quality.score(server, default, report=self.report)
             return
         reference = reference_config(self.configs[RECOMMENDED])
-        with backend.launch(reference, log_path=self.directory / "reference.log") as server:
+        log_path = self.directory / "reference.log"
+        with Launcher(backend).launch(reference, log_path=log_path, report=self._telling("reference")) as server:
             quality.score(server, reference, report=self.report)
 
     def verification(self, objective: Objective | None) -> Verification:

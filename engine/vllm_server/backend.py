@@ -12,20 +12,31 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
-from engine.backend import EngineError, FailureKind, Refusal
+from engine.backend import EngineError, Refusal
 from engine.config import EngineConfig
-from engine.process import ChildProcess, free_port, kept, port_in_use
-from engine.vllm_options import cpu_variables, needs_checkpoint, vllm_options
+from engine.devices import VARIABLE, DevicePool, visible_devices
+from engine.free_port_launch import on_a_port, url_of
+from engine.launch_phases import note_for_reader
+from engine.process import ChildProcess, kept
+from engine.vllm_options import cpu_variables, needs_checkpoint, num_ranks, vllm_options
 from engine.vllm_server.check import Place, refusals
 from engine.vllm_server.environment import VllmEnvironment
-from engine.vllm_server.server import VllmServer
+from engine.vllm_server.server import DraftsMemory, VllmServer
 
 KV_CACHE_GIB = 1  # on a CPU, where a config does not say
-_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _QUIET = "disable-uvicorn-access-log"  # a line a request costs time
+_INSIDE = Path(__file__).with_name("inside_vllm")
+_FORGETS = "fopt_forget_drafts.ForgetDrafts"
+
+
+class Checkpoints(Protocol):
+    """Gives the folder of quantized weights that a config needs, making it where it is not there yet."""
+
+    def __call__(self, config: EngineConfig, *, report: Callable[[str], None]) -> Path: ...
 
 
 class VllmBackend:
@@ -34,8 +45,10 @@ class VllmBackend:
     Args:
         python: the interpreter that has vLLM; None: our own.
         cpus: that vLLM may use; None: all of this process's.
-        devices: numbers or ids of the GPUs it may use; None: all.
-        checkpoints: gives the folder of quantized weights that a config needs; None: such configs are refused.
+        devices: numbers or ids of the GPUs it may use, of which each launch gets the first free ones; None: those that
+            are visible here.
+        checkpoints: gives the folder of quantized weights that a config needs, and tells what it does meanwhile; None:
+            such configs are refused.
         launch_timeout_s: compiling and capturing graphs of a large model takes minutes.
     """
 
@@ -47,14 +60,15 @@ class VllmBackend:
         python: str | Path | None = None,
         cpus: frozenset[int] | None = None,
         devices: Sequence[int | str] | None = None,
-        checkpoints: Callable[[EngineConfig], Path] | None = None,
+        checkpoints: Checkpoints | None = None,
         launch_timeout_s: float = 900,
         host: str = "127.0.0.1",
         api_key: str | None = None,
         cache: Path | None = None,
     ) -> None:
         self.environment = VllmEnvironment(python or sys.executable, cache=cache)
-        self._cpus, self._devices = cpus, devices
+        self._cpus = cpus
+        self._devices = DevicePool(visible_devices() if devices is None else devices)
         self._checkpoints = checkpoints
         self._launch_timeout_s = launch_timeout_s
         self._host, self._api_key = host, api_key
@@ -71,19 +85,10 @@ class VllmBackend:
             known=self.environment.known_options,
             is_cpu_build=self.environment.is_cpu_build,
             cores=self._cores,
-            num_devices=self._num_devices,
+            devices=self._devices,
             makes_checkpoints=self._checkpoints is not None,
             kv_cache_gib=KV_CACHE_GIB,
         )
-
-    @property
-    def _num_devices(self) -> int | None:
-        """NVIDIA GPUs that it may use; None where nobody can tell."""
-        if self._devices is not None:
-            return len(self._devices)
-        if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-            return len([device for device in visible.split(",") if device.strip()])
-        return len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else None
 
     @property
     def _cores(self) -> tuple[int, ...]:
@@ -91,40 +96,42 @@ class VllmBackend:
 
     @contextlib.contextmanager
     def launch(self, config: EngineConfig, *, log_path: Path, port: int | None = None) -> Iterator[VllmServer]:
-        if port is not None and port_in_use(port, self._host):
-            message = f"port {port} on {self._host} is in use. Choose another, or leave the choice to fopt"
-            raise EngineError(message, kind=FailureKind.PORT, log_path=log_path)
-        with contextlib.ExitStack() as stack:
-            yield self._start(stack, config, log_path, port)
+        def start(stack: contextlib.ExitStack, port: int) -> VllmServer:
+            return self._start_on(stack, config, log_path, port)
 
-    def _start(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int | None) -> VllmServer:
-        try:
-            return self._start_on(stack, config, log_path, port or free_port(self._host))
-        except EngineError as error:
-            if port is not None or error.kind is not FailureKind.PORT:
-                raise
-        # Somebody took the free port between our look and vLLM's bind; once is bad luck.
-        return self._start_on(stack, config, log_path, free_port(self._host))
+        with on_a_port(start, host=self._host, port=port, log_path=log_path) as server:
+            yield server
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> VllmServer:
-        config_path = self.write_options(config, log_path.with_suffix(".yaml"))
+        config_path = self.write_options(
+            config, log_path.with_suffix(".yaml"), report=lambda text: note_for_reader(log_path, text)
+        )
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fopt-vllm-", ignore_cleanup_errors=True))
         )
-        serve = self.command(config, config_path, host=self._host, port=port)
+        serve = self.command(config, config_path, host=self._host, port=port, with_resets=True)
         command = kept(serve, cpus=self._cpus, scratch=scratch)
-        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=self.variables(config, scratch)))
+        variables = self.variables(config, scratch) | self._take_devices(stack, config)
+        child = stack.enter_context(ChildProcess(command, log_path=log_path, env=variables))
         server = self.server_of(child, config, port)
         self.wait(server, child)
         return server
+
+    def _take_devices(self, stack: contextlib.ExitStack, config: EngineConfig) -> dict[str, str]:
+        """The variable that gives a launch its own GPUs, until the stack is closed; Ray gives its workers theirs."""
+        if self.environment.is_cpu_build or config.distributed_executor_backend == "ray":
+            return {}
+        mine = stack.enter_context(self._devices.take(num_ranks(config)))
+        return {} if mine is None else {VARIABLE: ",".join(mine)}
 
     def server_of(self, child: ChildProcess, config: EngineConfig, port: int) -> VllmServer:
         """The server that a process of `command` is, or will be."""
         return VllmServer(
             child,
-            base_url=f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}",
+            base_url=url_of(self._host, port),
             model_name=Path(config.model).name,
             api_key=self._api_key,
+            memory=drafts_memory(config),
         )
 
     def wait(self, server: VllmServer, child: ChildProcess) -> None:
@@ -139,24 +146,45 @@ class VllmBackend:
             status = child.exit_status()
             raise error if status is None else server.failure(status, was_healthy=False) from None
 
-    def write_options(self, config: EngineConfig, path: Path) -> Path:
-        """The candidate's YAML, from which `vllm serve --config` starts by itself too."""
+    def write_options(
+        self, config: EngineConfig, path: Path, *, report: Callable[[str], None] = lambda _text: None
+    ) -> Path:
+        """The candidate's YAML, from which `vllm serve --config` starts by itself too.
+
+        Args:
+            report: is told what is done while a quantized checkpoint is made.
+        """
+        options = vllm_options(config, checkpoint=self.checkpoint(config, report=report))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(vllm_options(config, checkpoint=self.checkpoint(config)), sort_keys=False))
+        path.write_text(yaml.safe_dump(options, sort_keys=False))
         return path
 
-    def checkpoint(self, config: EngineConfig) -> Path | None:
+    def checkpoint(self, config: EngineConfig, *, report: Callable[[str], None] = lambda _text: None) -> Path | None:
         """The folder of quantized weights that it loads in place of `config.model`; None: it needs none."""
         wanted = needs_checkpoint(config.quantization, on_cpu=self.environment.is_cpu_build)
-        return self._checkpoints(config) if wanted and self._checkpoints is not None else None
+        if not wanted or self._checkpoints is None:
+            return None
+        return self._checkpoints(config, report=lambda text: report(f"quantized checkpoint: {text}"))
 
     def command(
-        self, config: EngineConfig, options: Path, *, host: str, port: int, served_model_name: str | None = None
+        self,
+        config: EngineConfig,
+        options: Path,
+        *,
+        host: str,
+        port: int,
+        served_model_name: str | None = None,
+        with_resets: bool = False,
     ) -> list[str]:
-        """`vllm serve` with what belongs to this launch alone beside the config file."""
+        """`vllm serve` with what belongs to this launch alone beside the config file.
+
+        Args:
+            with_resets: let `VllmServer.reset_prefix_cache` empty what suffix decoding remembers too.
+        """
         where = ["--host", host, "--port", str(port)]
         name = ["--served-model-name", served_model_name or Path(config.model).name]
         quiet = [f"--{_QUIET}"] if _QUIET in self.environment.known_options.options else []
+        forgets = with_resets and drafts_memory(config) is DraftsMemory.CAN_BE_EMPTIED
         own_cache = config.kv_cache_memory_bytes is not None
         return [
             *self.environment.command(own_cache=own_cache),
@@ -164,6 +192,7 @@ class VllmBackend:
             str(options.absolute()),
             *where,
             *name,
+            *(["--worker-extension-cls", _FORGETS] if forgets else []),
             *quiet,
         ]
 
@@ -172,17 +201,31 @@ class VllmBackend:
 
         Args:
             scratch: where vLLM leaves its sockets and rendezvous files, of which it removes few.
-            with_resets: expose the calls for development, of which measuring needs /reset_prefix_cache.
+            with_resets: expose the calls for development, of which measuring needs /reset_prefix_cache, and
+                /collective_rpc where drafts come from earlier answers.
         """
         variables = self.environment.variables | {"TMPDIR": str(scratch)}
         # compiled code outlives a launch: by default it is where temporary files are
         variables |= {"TORCHINDUCTOR_CACHE_DIR": str(self.environment.compile_cache)}
         if self.environment.is_cpu_build:
             variables |= cpu_variables(config, self._cores, kv_cache_gib=KV_CACHE_GIB)
-        elif self._devices is not None:
-            variables |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._devices))}
         if with_resets:
             variables |= {"VLLM_SERVER_DEV_MODE": "1"}
+            if drafts_memory(config) is DraftsMemory.CAN_BE_EMPTIED:
+                path = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
+                variables |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(_INSIDE), path)))}
         if self._api_key is not None:
             variables |= {"VLLM_API_KEY": self._api_key}
         return variables
+
+
+def drafts_memory(config: EngineConfig) -> DraftsMemory:
+    """Whether a launch of this config for measuring drafts from earlier answers, and can be made to forget them.
+
+    Another machine's workers do not have our call, and a user's own extension of the workers stands where it would.
+    """
+    if config.speculative_config is None or config.speculative_config.method != "suffix":
+        return DraftsMemory.NONE
+    own = {name.lstrip("-").replace("_", "-") for name in config.engine_args}
+    is_reached = config.distributed_executor_backend != "ray" and "worker-extension-cls" not in own
+    return DraftsMemory.CAN_BE_EMPTIED if is_reached else DraftsMemory.STAYS

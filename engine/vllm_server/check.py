@@ -6,15 +6,16 @@ Does not know what every version can: the options it has come from its own parse
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.backend import FailureKind, Refusal
 from engine.checkpoint_tensors import missing_modules, tensor_names
 from engine.config import EngineConfig
+from engine.devices import DevicePool
 from engine.memory import local_available_bytes, one_sequence_bytes, plain_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
-from engine.vllm_options import GIB, needs_checkpoint, vllm_obstacles, vllm_options
+from engine.vllm_options import GIB, needs_checkpoint, num_ranks, vllm_obstacles, vllm_options
 from engine.vllm_server.known_options import KnownOptions
 
 _CPU_BLOCK = 32
@@ -22,12 +23,12 @@ _CPU_BLOCK = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What a vLLM has here. `cores` that it may use; `devices` for a GPU build, None: as many as the machine has."""
+    """What a vLLM has here: `cores` that it may use, `devices` for a GPU build."""
 
     known: KnownOptions
     is_cpu_build: bool
     cores: Sequence[int]
-    num_devices: int | None = None
+    devices: DevicePool = field(default_factory=lambda: DevicePool(None))
     makes_checkpoints: bool = False  # of quantized weights
     kv_cache_gib: int = 1  # on a CPU, where the config does not say
 
@@ -68,26 +69,17 @@ def _cpu_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
         yield _unsupported("weights nvfp4: vLLM's CPU build has no kernel for them")
     if config.gpu_memory_utilization is not None:
         yield _unsupported("gpu_memory_utilization on a CPU is a share of all memory. Use kv_cache_memory_bytes")
-    num_ranks = _num_ranks(config)
-    threads = config.num_threads or 1
-    if num_ranks * threads > len(place.cores):
-        what = f"{num_ranks} ranks of {threads} threads" if num_ranks > 1 else f"num_threads {threads}"
+    ranks, threads = num_ranks(config), config.num_threads or 1
+    if ranks * threads > len(place.cores):
+        what = f"{ranks} ranks of {threads} threads" if ranks > 1 else f"num_threads {threads}"
         yield Refusal(reason=f"{what}: more than the {len(place.cores)} cores that vLLM may use here")
 
 
 def _device_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
-    num_ranks = _num_ranks(config)
     if config.num_threads is not None:
         yield _unsupported("num_threads is for vLLM's CPU build. Leave it out")
-    if place.num_devices is not None and num_ranks > place.num_devices and config.distributed_executor_backend != "ray":
-        yield Refusal(
-            reason=f"{num_ranks} ranks need as many devices, {place.num_devices} may be used here. Lower the split, or "
-            "spread it over machines with distributed_executor_backend ray"
-        )
-
-
-def _num_ranks(config: EngineConfig) -> int:
-    return config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
+    if config.distributed_executor_backend != "ray":
+        yield from place.devices.refusals(num_ranks(config))
 
 
 def _checkpoint_refusals(config: EngineConfig) -> Iterator[Refusal]:

@@ -6,7 +6,6 @@ Does not launch it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from engine.artifacts.store import ArtifactStore, default_directory
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.command_backend import CommandBackend
-from engine.config import EngineConfig
 from engine.registry import BACKENDS
-from engine.vllm_server.backend import VllmBackend
+from engine.vllm_server.backend import Checkpoints, VllmBackend
 from engine.vllm_server.environment import VllmEnvironment
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
@@ -94,9 +92,9 @@ def make_backend(
     *,
     reconfigurable: bool = False,
     vllm_python: Path | None = None,
-    checkpoints: Callable[[EngineConfig], Path] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Backend:
-    """The backend with its engine on the placement's cores.
+    """The backend with its engine on the placement's cores and GPUs.
 
     Args:
         reconfigurable: servers that can take another config without a restart, where the engine has them.
@@ -118,9 +116,9 @@ def make_backend(
         raise OptimizerError(f"no engine is called {name!r}. {hint}")
     cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
     if name == "bundled":
-        return BundledBackend(cpus=cpus, reconfigurable=reconfigurable)
+        return BundledBackend(cpus=cpus, devices=placement.devices, reconfigurable=reconfigurable)
     if name == "command":
-        return CommandBackend(cpus=cpus)
+        return CommandBackend(cpus=cpus, devices=placement.devices)
     if name == "vllm":
         backend = VllmBackend(
             python=_python(vllm_python), cpus=cpus, devices=placement.devices, checkpoints=checkpoints

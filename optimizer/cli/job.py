@@ -75,6 +75,7 @@ class Wishes:
     resume: bool
     no_verify: bool
     no_early_stop: bool = False
+    devices: str | None = None
 
 
 class Traffic(NamedTuple):

@@ -19,6 +19,7 @@ from engine.vllm_server.backend import VllmBackend
 from optimizer.cli.adapters import LORA_MODULES
 from optimizer.cli.budget import Budget, BudgetType
 from optimizer.cli.console import print_study
+from optimizer.cli.device_choice import DEVICES, chosen_devices, refuse_devices_without_effect
 from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
@@ -57,6 +58,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @LORA_MODULES
 @VLLM_PYTHON
 @QUANTIZER_PYTHON
+@DEVICES
 @click.option("--url", metavar="URL", help="Endpoint: its address, as http://host:port.")
 @click.option("--model-name", metavar="NAME", help="Endpoint: what it calls the model. Default: its only one.")
 @click.option("--api-key-env", metavar="VAR", help="Endpoint: environment variable that holds its API key.")
@@ -115,17 +117,19 @@ _DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "vllm": Budget(seconds=1200)
 
 
 def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
+    devices = chosen_devices(wishes.devices, wishes.engine)
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
     store = checkpoint_store(wishes.quantizer_python)
     job = make_job(wishes)
     backend = make_backend(
         wishes.engine,
-        placement_for(job.workload),
+        placement_for(job.workload, devices=devices),
         reconfigurable=True,
         vllm_python=wishes.vllm_python,
         checkpoints=store.checkpoint if store else None,
     )
+    refuse_devices_without_effect(wishes.devices, backend)
     return job, backend
 
 

@@ -174,7 +174,7 @@ def _bundled(config: EngineConfig, wishes: _Wishes, folder: Path) -> list[str]:
 
 def _vllm(backend: VllmBackend, config: EngineConfig, wishes: _Wishes, folder: Path) -> _Start:
     """vLLM does not watch its parent: a keeper does, and on SIGUSR1 kills the group and cleans up."""
-    options = backend.write_options(config, folder / "vllm.yaml")
+    options = backend.write_options(config, folder / "vllm.yaml", report=stderr_console().print)
     name = wishes.served_model_name or config.model
     command = backend.command(config, options, host=wishes.host, port=wishes.port, served_model_name=name)
     variables = backend.variables(config, folder, with_resets=False)

@@ -1,7 +1,9 @@
-"""The clocks of `fopt` and of `vllm bench serve` on the same server and the same prompts, run in turns A B B A.
+"""The clocks of `fopt` and of `vllm bench serve` or GuideLLM on the same server and prompts, run in turns A B B A.
 
     python -m tests.benchmarks.cross_check --target bundled --load concurrency=4 --vllm-python ENV/bin/python --out DIR
     python -m tests.benchmarks.cross_check --target vllm --load rate=4 --vllm-python ENV/bin/python --out DIR
+    python -m tests.benchmarks.cross_check --target metronome --load concurrency=4 --peer guidellm \\
+        --guidellm-python ENV/bin/python --out DIR
 
 ENV holds vLLM (its CPU build will do) and pandas. DIR keeps the prompts and one line a pair: run again with the same
 options it goes on until there are --pairs, and prints the table of all. One window takes at most --seconds. Server and
@@ -34,6 +36,7 @@ from engine.bundled_backend import BundledBackend
 from engine.config import EngineConfig
 from engine.process import ChildProcess, free_port
 from engine.process_server import ProcessServer
+from tests.benchmarks.guidellm_clock import guidellm_figures, write_prompts
 from workloads.exporters import export_workload
 from workloads.metadata import Source, WorkloadMetadata
 from workloads.metrics import summarize
@@ -67,6 +70,14 @@ TPOT            both: (E2EL - TTFT) / (output tokens - 1), mean over requests
 ITL             fopt one gap a token, vllm bench one gap a chunk: the same where a chunk holds one token
 tokens          both: the usage that the server reports; fopt sends return_token_ids and counts the ids"""
 
+WHAT_GUIDELLM_COUNTS = """\
+fopt, intended  TTFT and E2EL start when a request was due, so what it waits in the client counts
+fopt, sent      the same records with TTFT and E2EL from the moment of sending
+GuideLLM        starts when it sends; no warm-up of its own
+E2EL            both to the last token (GuideLLM's own request_latency goes on to the end of the stream)
+TPOT            both: (last - first token) / (output tokens - 1); GuideLLM calls it inter-token latency
+tokens          both: the usage that the server reports"""
+
 
 class Load(NamedTuple):
     """A fixed number in flight, or a constant rate in requests/s."""
@@ -99,7 +110,8 @@ def main() -> None:
     arguments = parse_arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
     workload = prompts(arguments)
-    log = arguments.out / f"pairs-{arguments.target}-{arguments.load.kind}-{arguments.load.amount:g}.jsonl"
+    peer = "" if arguments.peer == "vllm" else f"-{arguments.peer}"
+    log = arguments.out / f"pairs-{arguments.target}-{arguments.load.kind}-{arguments.load.amount:g}{peer}.jsonl"
     if len(read_pairs(log)) < arguments.pairs:
         measure(arguments, workload, log)
     report(arguments, read_pairs(log))
@@ -117,12 +129,15 @@ def measure(arguments: argparse.Namespace, workload: Workload, log: Path) -> Non
                 print(f"{number} of {arguments.pairs} pairs; run the same again to go on")
                 return
             ours_first = number % 2 == 0
-            with ready_bench(server, arguments) as bench:
+            with PEERS[arguments.peer](server, arguments, workload) as bench:
                 theirs = {} if ours_first else bench()
                 ours = replay(server, workload, arguments.load)
                 theirs = theirs or bench()
             pair = Pair(
-                order="fopt-vllm" if ours_first else "vllm-fopt", theirs=theirs, commit=commit(), **ours._asdict()
+                order=f"fopt-{arguments.peer}" if ours_first else f"{arguments.peer}-fopt",
+                theirs=theirs,
+                commit=commit(),
+                **ours._asdict(),
             )
             with log.open("a") as file:
                 file.write(json.dumps(asdict(pair)) + "\n")
@@ -164,7 +179,9 @@ def replay(server: Server, workload: Workload, load: Load) -> Ours:
 
 
 @contextmanager
-def ready_bench(server: Server, arguments: argparse.Namespace) -> Iterator[Callable[[], dict[str, float]]]:
+def ready_bench(
+    server: Server, arguments: argparse.Namespace, _workload: Workload
+) -> Iterator[Callable[[], dict[str, float]]]:
     """One run of `vllm bench serve` on the exported prompts, its imports done, so that a pair's runs are neighbours."""
     out: Path = arguments.out
     load: Load = arguments.load
@@ -202,6 +219,31 @@ def ready_bench(server: Server, arguments: argparse.Namespace) -> Iterator[Calla
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def guidellm(
+    server: Server, arguments: argparse.Namespace, workload: Workload
+) -> Iterator[Callable[[], dict[str, float]]]:
+    """One run of GuideLLM, which imports and starts its processes within it."""
+    rows = arguments.out / "guidellm.jsonl"
+    write_prompts(workload, rows)
+    load: Load = arguments.load
+    shape = {"rate": f"kind=constant,rate={load.amount:g}", "concurrency": f"kind=concurrent,streams={load.amount:g}"}
+    assert arguments.guidellm_python is not None, "give --guidellm-python"
+    yield lambda: guidellm_figures(
+        arguments.guidellm_python,
+        base_url=server.base_url,
+        model=server.model_name,
+        tokenizer=arguments.model,
+        prompts=rows,
+        profile=shape[load.kind],
+        count=arguments.requests,
+    )
+
+
+PEERS = {"vllm": ready_bench, "guidellm": guidellm}
+NAMES = {"vllm": "vllm bench", "guidellm": "GuideLLM"}
 
 
 def vllm_environment(out: Path) -> dict[str, str]:
@@ -275,16 +317,16 @@ def ratio_interval(ratios: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tupl
 
 
 def reconcile(pairs: list[Pair]) -> dict[str, dict[str, float]]:
-    """By metric: the three means over pairs, and our send-time view over vllm bench's number with its interval."""
+    """By metric: the three means over pairs, and our send-time view over the peer's number with its interval."""
     found = {}
     for name in (*LATENCIES, "mean_itl_ms", "request_throughput"):
         columns = {
             "intended": [pair.intended[name] for pair in pairs],
             "sent": [pair.sent[name] for pair in pairs],
-            "vllm_bench": [pair.theirs[name] for pair in pairs],
+            "theirs": [pair.theirs[name] for pair in pairs],
         }
         means = {view: float(np.mean(values)) for view, values in columns.items()}
-        ratio, low, high = ratio_interval(np.array(columns["sent"]) / np.array(columns["vllm_bench"]))
+        ratio, low, high = ratio_interval(np.array(columns["sent"]) / np.array(columns["theirs"]))
         found[name] = {**means, "ratio": ratio, "low": low, "high": high}
     return found
 
@@ -294,13 +336,14 @@ def report(arguments: argparse.Namespace, pairs: list[Pair]) -> None:
         return
     load = f"{arguments.load.kind} {arguments.load.amount:g}"
     title = f"{arguments.target} server, {load}, {arguments.requests} requests a run, {len(pairs)} pairs A B B A"
-    table = Table("mean of means", "fopt, intended", "fopt, sent", "vllm bench", "sent / vllm bench", "", title=title)
+    peer = NAMES[arguments.peer]
+    table = Table("mean of means", "fopt, intended", "fopt, sent", peer, f"sent / {peer}", "", title=title)
     found = reconcile(pairs)
     for name, row in found.items():
         judged = name in LATENCIES
         verdict = ("within 3%" if abs(row["ratio"] - 1) <= WITHIN else "NOT within 3%") if judged else ""
         ratio = f"{row['ratio']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
-        table.add_row(name, f"{row['intended']:.4g}", f"{row['sent']:.4g}", f"{row['vllm_bench']:.4g}", ratio, verdict)
+        table.add_row(name, f"{row['intended']:.4g}", f"{row['sent']:.4g}", f"{row['theirs']:.4g}", ratio, verdict)
     for name in COUNTS:
         ours, theirs = ({int(getattr(pair, view)[name]) for pair in pairs} for view in ("sent", "theirs"))
         shown = [", ".join(map(str, sorted(values))) for values in (ours, theirs)]
@@ -308,7 +351,7 @@ def report(arguments: argparse.Namespace, pairs: list[Pair]) -> None:
     console = Console(width=130)
     console.print(table)
     console.print(f"p99 schedule lag of fopt: {max(pair.p99_lag_ms for pair in pairs):.3f} ms at most")
-    console.print(WHAT_EACH_COUNTS, highlight=False)
+    console.print(WHAT_EACH_COUNTS if arguments.peer == "vllm" else WHAT_GUIDELLM_COUNTS, highlight=False)
     if arguments.json is not None:
         settings = {name: str(value) for name, value in vars(arguments).items() if name in REPORTED}
         about = {"machine": platform.machine(), "cpus": os.cpu_count(), **settings}
@@ -316,7 +359,7 @@ def report(arguments: argparse.Namespace, pairs: list[Pair]) -> None:
         arguments.json.write_text(json.dumps(body, indent=1) + "\n")
 
 
-REPORTED = ("target", "requests", "output_tokens", "server_cpu", "client_cpu", "eager")
+REPORTED = ("target", "peer", "requests", "output_tokens", "server_cpu", "client_cpu", "eager")
 
 
 def commit() -> str:
@@ -337,7 +380,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--load", type=parse_load, required=True, help="concurrency=N, or rate=R (constant, requests/s)"
     )
-    parser.add_argument("--vllm-python", required=True, help="Python of an environment with vLLM and pandas")
+    parser.add_argument("--peer", choices=PEERS, default="vllm", help="the other clock")
+    parser.add_argument("--vllm-python", help="Python of an environment with vLLM and pandas")
+    parser.add_argument("--guidellm-python", type=Path, help="Python of an environment with guidellm")
     parser.add_argument("--out", type=Path, required=True, help="folder for prompts, logs and pairs")
     parser.add_argument("--model", type=Path, default=ROOT / "workloads/demo/models/target")
     parser.add_argument("--workload", type=Path, default=ROOT / "workloads/demo/workload.parquet")
@@ -350,6 +395,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eager", action="store_true", help="the bundled engine's PyTorch path, several times slower")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
+    if arguments.vllm_python is None and "vllm" in (arguments.peer, arguments.target):
+        parser.error("give --vllm-python")
     arguments.out = arguments.out.resolve()
     return arguments
 

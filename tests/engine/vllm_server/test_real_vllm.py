@@ -168,3 +168,26 @@ def test_two_ranks_answer_and_leave_nothing_when_killed(backend: Backend, config
         assert len(post(server, "/v1/completions", body)["choices"][0]["token_ids"]) == 8
         os.kill(server.pid, signal.SIGSTOP)  # a keeper that does not forward SIGTERM: the group is killed
     assert not [path for path in held if (FOLDER / path.name).exists()]
+
+
+def test_a_reset_makes_suffix_decoding_as_cold_as_at_launch(
+    backend: Backend, config: EngineConfig, vllm_python: str, tmp_path: Path
+) -> None:
+    """Needs arctic-inference beside vLLM, or on PYTHONPATH."""
+    has = "import importlib.util, sys; sys.exit(importlib.util.find_spec('arctic_inference') is None)"
+    if subprocess.run([vllm_python, "-c", has], check=False).returncode:
+        pytest.skip("this vLLM has no arctic-inference, which suffix decoding needs")
+    suffix = {"method": "suffix", "num_speculative_tokens": 8}
+    drafting = EngineConfig.model_validate(config.model_dump() | {"speculative_config": suffix})
+    body = {"prompt": list(range(5, 69)), "max_tokens": 96, "temperature": 0, "ignore_eos": True}
+    accepted = []
+    with backend.launch(drafting, log_path=tmp_path / "engine.log") as server:
+        for is_reset in (False, False, True):
+            if is_reset:
+                server.reset_prefix_cache()
+            before = server.statistics().num_accepted_tokens
+            post(server, "/v1/completions", body)
+            accepted.append(server.statistics().num_accepted_tokens - before)
+    first, again, after_reset = accepted
+    assert again > first, "it drafts from its own answer"
+    assert after_reset == first

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,11 +174,58 @@ def test_quantized_weights_come_from_a_checkpoint_and_keep_the_models_name(
     )
     [refusal] = VllmBackend(python=fake_python, cache=tmp_path).check(quantized)
     assert "need a checkpoint whose weights are quantized already" in refusal.reason
-    backend = VllmBackend(python=fake_python, cache=tmp_path, checkpoints=lambda _: tiny_draft)
+
+    def make(config: EngineConfig, *, report: Callable[[str], None]) -> Path:
+        report(f"rounding to {config.quantization.weights}")
+        return tiny_draft
+
+    backend = VllmBackend(python=fake_python, cache=tmp_path, checkpoints=make)
     assert backend.check(quantized) == []
     with backend.launch(quantized, log_path=tmp_path / "engine.log") as server:
         assert server.model_name == Path(config.model).name
     assert yaml.safe_load((tmp_path / "engine.yaml").read_text())["model"] == str(tiny_draft)
+    assert (tmp_path / "engine.log").read_text().startswith("fopt: quantized checkpoint: rounding to int8\nscratch ")
+
+
+def devices_of(log: Path) -> str | None:
+    """What a launch said of its environment."""
+    [said] = [line for line in log.read_text().splitlines() if line.startswith("environment ")]
+    return json.loads(said.removeprefix("environment ")).get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_launch_gets_the_first_free_devices(
+    fake_python: Path, config: EngineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM_BUILD", "gpu")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    backend = VllmBackend(python=fake_python, cache=tmp_path, devices=("2", "3", "5"), launch_timeout_s=60)
+    two = config.model_copy(update={"pipeline_parallel_size": 2})
+    with backend.launch(config, log_path=tmp_path / "one.log"):
+        assert backend.check(two) == []
+        with backend.launch(two, log_path=tmp_path / "two.log"):
+            [refusal] = backend.check(config)
+            assert refusal.kind is FailureKind.OUT_OF_MEMORY, "others hold them: it fits alone"
+            assert "0 of 3 are free" in refusal.reason
+    assert (devices_of(tmp_path / "one.log"), devices_of(tmp_path / "two.log")) == ("2", "3,5")
+    assert backend.check(config) == []
+    [refusal] = backend.check(config.model_copy(update={"tensor_parallel_size": 4}))
+    assert "the config needs 4 devices, 3 may be used here (2, 3, 5)" in refusal.reason
+
+
+def test_ray_and_a_cpu_build_are_given_no_devices(
+    fake_python: Path, config: EngineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    over_ray = config.model_copy(update={"distributed_executor_backend": "ray", "data_parallel_size": 8})
+    with VllmBackend(python=fake_python, cache=tmp_path, devices=("2",), launch_timeout_s=60).launch(
+        config, log_path=tmp_path / "cpu.log"
+    ):
+        assert devices_of(tmp_path / "cpu.log") is None
+    monkeypatch.setenv("FAKE_VLLM_BUILD", "gpu")
+    backend = VllmBackend(python=fake_python, cache=tmp_path / "gpu", devices=("2",), launch_timeout_s=60)
+    assert backend.check(over_ray) == []
+    with backend.launch(over_ray, log_path=tmp_path / "ray.log"):
+        assert devices_of(tmp_path / "ray.log") is None
 
 
 def test_a_port_in_use_is_said_before_launching(backend: Backend, config: EngineConfig, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tiny_checkpoint import write_tiny_checkpoint
 
 from engine.backend import FailureKind
 from engine.config import EngineConfig
+from engine.devices import DevicePool
 from engine.vllm_server.check import Place, refusals
 from engine.vllm_server.known_options import KnownOptions
 
@@ -17,7 +18,8 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 4}
 
 def found(known: KnownOptions, model: Path, *, on_cpu: bool = True, **fields: Any) -> list[tuple[FailureKind, str]]:
     config = EngineConfig.model_validate({"model": str(model), "engine": "vllm", **fields})
-    place = Place(known=known, is_cpu_build=on_cpu, cores=(0, 1), num_devices=None if on_cpu else 2)
+    devices = DevicePool(None if on_cpu else (0, 1))
+    place = Place(known=known, is_cpu_build=on_cpu, cores=(0, 1), devices=devices)
     return [(refusal.kind, refusal.reason) for refusal in refusals(config, place)]
 
 
@@ -115,7 +117,9 @@ def test_a_method_that_a_version_lacks_is_refused(known: KnownOptions, tiny_mode
 
 def test_more_ranks_than_devices_need_more_machines(known: KnownOptions, tiny_model: Path) -> None:
     [(_, reason)] = found(known, tiny_model, on_cpu=False, tensor_parallel_size=2, pipeline_parallel_size=2)
-    assert "4 ranks need as many devices, 2 may be used here" in reason
+    assert "the config needs 4 devices, 2 may be used here (0, 1)" in reason
+    [(_, reason)] = found(known, tiny_model, on_cpu=False, engine_args={"data-parallel-size": 3})
+    assert "needs 3 devices" in reason, "a flag of the engine's own counts too"
     over_ray = {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}
     assert found(known, tiny_model, on_cpu=False, **over_ray) == []
 

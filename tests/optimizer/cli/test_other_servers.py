@@ -102,6 +102,23 @@ def test_a_running_server_gives_one_measured_point(
         main()
     assert stop.value.code == 2
     assert "there is nothing to start" in capsys.readouterr().err
+    again = [
+        "fopt",
+        "verify",
+        str(study / "best.yaml"),
+        str(traffic),
+        "--slo",
+        "e2el:p95<5s",
+        "--seconds",
+        "1",
+        "--json",
+    ]
+    monkeypatch.setattr(sys, "argv", again)
+    with pytest.raises(SystemExit):
+        main()
+    verification = json.loads(capsys.readouterr().out)
+    assert verification["order"] == "BB"
+    assert "p95_e2el_ms" in [comparison["metric"] for comparison in verification["comparisons"]]
 
 
 def test_wishes_that_do_not_belong_together_are_said(fails: Fails, tmp_path: Path) -> None:

@@ -50,12 +50,12 @@ def test_a_cpu_build_gets_its_own_space(fake_python: Path) -> None:
 
 
 def test_the_backend_gets_the_placement_and_the_python(fake_python: Path) -> None:
-    placement = Placement(engine_cores=(0,), client_cores=(1,), devices=(2, 3))
+    placement = Placement(engine_cores=(0,), client_cores=(1,), devices=("2", "3"))
     backend = make_backend("vllm", placement, vllm_python=fake_python)
     assert isinstance(backend, VllmBackend)
     assert backend.environment.python == str(fake_python)
     assert backend._cores == (0,)
-    assert backend._devices == (2, 3)
+    assert backend._devices.devices == ("2", "3")
 
 
 def test_a_python_without_vllm_is_one_line(
@@ -85,3 +85,12 @@ def test_serve_refuses_in_one_line_too(
     model = str(DEMO / "models" / "target")
     file.write_text(yaml.safe_dump({"model": model, "engine": "vllm", "block_size": 24}))
     assert "multiples of 32" in told(monkeypatch, capsys, "serve", file, "--vllm-python", fake_python)
+
+
+def test_devices_for_a_cpu_build_are_one_line(
+    fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    options = ["--engine", "vllm", "--vllm-python", fake_python, "--devices", "1", "--runs-dir", tmp_path / "runs"]
+    assert "no effect on vLLM's CPU build" in told(monkeypatch, capsys, "run", DEMO / "workload.parquet", *options)
+    assert not (tmp_path / "runs").exists()
