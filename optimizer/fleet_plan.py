@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.config import EngineConfig
 from engine.simulated_backend import Serving, SimulatedBackend
+from engine.simulator.oracle import Provenance
 from engine.simulator.simulate import simulate
 from optimizer.cost import RecordedLoad, recorded_load
 from optimizer.fidelity import part_of
@@ -41,7 +42,11 @@ class FleetOption:
     config: EngineConfig
     fleet: PredictedFleet
     holds: bool  # the latency limits, at the recorded arrivals
-    basis: str
+    provenance: Provenance  # of its step times
+
+    @property
+    def basis(self) -> str:
+        return self.provenance.sentence()
 
     @property
     def usd_per_hour(self) -> float:
@@ -66,7 +71,7 @@ class MixedFleet:
     edges: tuple[int, ...]
     usd_per_hour: float
     metrics: ServingMetrics
-    holds: bool  # the latency limits, in a simulation of all pools at the recorded arrivals
+    holds: bool  # the latency limits, in a simulation of all pools at the recorded arrivals and headroom
 
 
 class FleetPlanner:
@@ -99,7 +104,7 @@ class FleetPlanner:
             headroom=self._headroom,
         )
         holds = latency_slos_hold(fleet.metrics, latency_slos(slos))
-        return FleetOption(config=config, fleet=fleet, holds=holds, basis=serving.oracle.provenance.sentence())
+        return FleetOption(config=config, fleet=fleet, holds=holds, provenance=serving.oracle.provenance)
 
     def mixed(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> MixedFleet | None:
         """By length buckets; None when a bucket alone meets the limits on no config."""
@@ -113,8 +118,9 @@ class FleetPlanner:
             mix = cheapest_mix(rates * headroom, capacity, usd)
             if mix is None:
                 return None
+            raised = self._simulated(mix, servings, bucket_of, speed=1 + self._headroom)  # as fleets of one kind
+            holds = latency_slos_hold(raised, latency_slos(slos))
             metrics = self._simulated(mix, servings, bucket_of)
-            holds = latency_slos_hold(metrics, latency_slos(slos))
             found = MixedFleet(
                 pools=_pools(mix, configs, usd),
                 edges=edges,
@@ -144,8 +150,10 @@ class FleetPlanner:
                 capacity[bucket, place] = held.tokens_per_second / tokens
         return capacity
 
-    def _simulated(self, mix: Mix, servings: Sequence[Serving], bucket_of: Ints) -> ServingMetrics:
-        """All pools at the recorded arrivals; requests are dealt to them at random by the shares."""
+    def _simulated(
+        self, mix: Mix, servings: Sequence[Serving], bucket_of: Ints, *, speed: float = 1.0
+    ) -> ServingMetrics:
+        """All pools at `speed` times the recorded arrivals; requests are dealt to them at random by the shares."""
         cumulated = np.cumsum(mix.shares, axis=1)[bucket_of]
         draws = np.random.default_rng(self._seed).random((len(bucket_of), 1))
         pool_of = np.minimum((draws > cumulated).sum(axis=1), len(servings) - 1)
@@ -157,7 +165,8 @@ class FleetPlanner:
             requests = [_alone(self.replay.requests[row]) for row in rows]
             replay = simulated_replay(Workload.from_requests(requests, self._part.metadata))
             replicas = max(1, int(mix.replicas[place]))
-            records += replay.records(simulate(replay.traffic, *serving, num_replicas=replicas, router=ROUTER))
+            traffic = replay.traffic.at_speed(speed)
+            records += replay.records(simulate(traffic, *serving, num_replicas=replicas, router=ROUTER))
         return summarize(records)
 
 
