@@ -16,7 +16,7 @@ _STDOUT = 1
 
 @contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """For libraries whose messages no option turns off. The whole process is quiet: keep other threads from printing."""
+    """For libraries whose messages no option turns off. The whole process is quiet: other threads must not print."""
     flush = ctypes.CDLL(None).fflush  # C buffers too: what it holds must go out before the file changes, both times
     _flush_python()
     flush(None)
