@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from optimizer.quiet_stdout import quiet_stdout
 from workloads.record_arrays import Floats, Ints
 
 GAP = 0.005  # of the cost: within it a plan is good enough, far inside what predicted capacities are worth
@@ -62,13 +63,14 @@ def cheapest_mix(
         whole[kind, kind * configs : (kind + 1) * configs] = 1
         held[np.arange(configs), kind * configs + np.arange(configs)] = busy[kind]
     held[np.arange(configs), num_shares + np.arange(configs)] = -1
-    found = milp(
-        c=np.concatenate([np.zeros(num_shares), usd_per_hour]),
-        integrality=np.concatenate([np.zeros(num_shares), np.ones(configs)]),
-        bounds=Bounds(0, np.concatenate([able.ravel().astype(float), np.full(configs, np.inf)])),
-        constraints=[LinearConstraint(whole, 1, 1), LinearConstraint(held, -np.inf, 0)],
-        options={"time_limit": time_limit_s, "mip_rel_gap": gap},
-    )
+    with quiet_stdout():  # HiGHS prints a stray line whatever its options say
+        found = milp(
+            c=np.concatenate([np.zeros(num_shares), usd_per_hour]),
+            integrality=np.concatenate([np.zeros(num_shares), np.ones(configs)]),
+            bounds=Bounds(0, np.concatenate([able.ravel().astype(float), np.full(configs, np.inf)])),
+            constraints=[LinearConstraint(whole, 1, 1), LinearConstraint(held, -np.inf, 0)],
+            options={"time_limit": time_limit_s, "mip_rel_gap": gap},
+        )
     if found.x is None:
         return None
     shares: Floats = np.clip(found.x[:num_shares].reshape(kinds, configs), 0, 1)

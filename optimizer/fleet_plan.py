@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.config import EngineConfig
 from engine.simulated_backend import Serving, SimulatedBackend
+from engine.simulator.oracle import Provenance
 from engine.simulator.simulate import simulate
 from optimizer.cost import RecordedLoad, recorded_load
 from optimizer.fidelity import part_of
@@ -42,7 +43,11 @@ class FleetOption:
     config: EngineConfig
     fleet: PredictedFleet
     holds: bool  # the latency limits, at the recorded arrivals
-    basis: str
+    provenance: Provenance  # of its step times
+
+    @property
+    def basis(self) -> str:
+        return self.provenance.sentence()
 
     @property
     def usd_per_hour(self) -> float:
@@ -67,7 +72,7 @@ class MixedFleet:
     edges: tuple[int, ...]
     usd_per_hour: float
     metrics: ServingMetrics
-    holds: bool  # the latency limits, in a simulation of all pools at the recorded arrivals
+    holds: bool  # the latency limits, in a simulation of all pools at the recorded arrivals and headroom
 
 
 class FleetPlanner:
@@ -100,7 +105,7 @@ class FleetPlanner:
             headroom=self._headroom,
         )
         holds = latency_slos_hold(fleet.metrics, latency_slos(slos))
-        return FleetOption(config=config, fleet=fleet, holds=holds, basis=serving.oracle.provenance.sentence())
+        return FleetOption(config=config, fleet=fleet, holds=holds, provenance=serving.oracle.provenance)
 
     def mixed(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> MixedFleet | None:
         """By length buckets; None when a bucket alone meets the limits on no config.

@@ -35,7 +35,7 @@ _LONG = 500_000  # requests; fewer are read in a moment
 def command(workload: Path, tokenizer: Path | None, as_json: bool, html: Path | None, force: bool) -> None:
     """Print what is in WORKLOAD: rates, burstiness at several scales, lengths, sessions, prefixes, possible replays."""
     if html is not None:
-        _check_page(html, force)
+        check_page(html, force)
     counter = TokenCounter(tokenizer) if tokenizer else None
     file = WorkloadFile(workload)
     with Counter("reading requests", total=file.num_requests, quiet=file.num_requests < _LONG) as progress:
@@ -50,7 +50,8 @@ def command(workload: Path, tokenizer: Path | None, as_json: bool, html: Path | 
         stderr_console().print(f"wrote {write_workload_html(profile, html)}")
 
 
-def _check_page(path: Path, force: bool) -> None:
+def check_page(path: Path, force: bool) -> None:
+    """Raises OptimizerError when no page can be written there."""
     if path.is_dir():
         raise OptimizerError(f"{path} is a folder. Give a file name for the page")
     if path.exists() and not force:

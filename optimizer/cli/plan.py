@@ -16,20 +16,21 @@ from rich.text import Text
 from engine.config import EngineConfig
 from engine.simulated_backend import SimulatedBackend
 from optimizer.cli.console import make_table, stdout_console
+from optimizer.cli.inspect import check_page
 from optimizer.cli.model_folder import find_simulated_model
-from optimizer.cli.progress import Phases
+from optimizer.cli.plan_page import hardware, latency, plan_page, usd
+from optimizer.cli.progress import Phases, stderr_console
 from optimizer.cli.simulated_hardware import SPLITS, chosen_skus, first_fit, make_simulated_backend, simulated_config
 from optimizer.errors import OptimizerError
 from optimizer.fleet_plan import FleetOption, FleetPlanner, MixedFleet
+from optimizer.limit_ladder import Step, asked, limit_ladder
 from optimizer.slo import Slo, parse_slos
 from optimizer.slo_rate import latency_slos
 from reports.numbers import three_digits
+from reports.plan_page import PlanPage, notch_table
 from search_spaces.skus import load_all_skus, parse_prices
-from workloads.errors import UndefinedMetricError
-from workloads.metrics import ServingMetrics
 from workloads.parquet import read_workload
 
-NOTCHES = (0.5, 0.75, 1.5, 2.0)
 FILE = click.Path(path_type=Path, dir_okay=False)
 _LATENCIES = ("p95_ttft_ms", "p95_tpot_ms")
 
@@ -49,6 +50,8 @@ _LATENCIES = ("p95_ttft_ms", "p95_tpot_ms")
 @click.option("--steps", type=FILE, multiple=True,
               help="A measured trial's steps.parquet, for the SKU `local`. Repeatable.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--html", type=FILE, help="Write a page with the picture of cost against limits.")
+@click.option("--force", is_flag=True, help="Overwrite the page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 def command(
     workload: Path,
@@ -60,12 +63,16 @@ def command(
     catalogue: Path | None,
     steps: tuple[Path, ...],
     seed: int,
+    html: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Size fleets for the load in WORKLOAD: of each SKU alone, and mixed, with short and long requests apart.
 
     Nothing is measured: latencies and capacities are those of a simulator, unquantized, at the engine's default
     scheduler settings (`fopt run --engine simulated` searches those)."""
+    if html is not None:
+        check_page(html, force)
     limits = _latency_limits(slos)
     listed = load_all_skus((catalogue,) if catalogue else (), parse_prices(prices))
     names = chosen_skus(listed, skus)
@@ -74,16 +81,18 @@ def command(
     configs = fitting_configs(backend, find_simulated_model(model, traffic, workload), names)
     planner = FleetPlanner(backend=backend, workload=traffic, skus=listed, headroom=headroom, seed=seed)
     with Phases("planning", quiet=as_json) as phases:
-        phases.show("fleets of one SKU")
-        options = _best_of_each_sku(planner.options(configs, limits))
-        phases.show("mixed fleets")
-        mixed = planner.mixed(configs, limits)
-        phases.show("other limits")
-        notches = _notches(planner, [option.config for option in options], limits)
+        steps_taken = limit_ladder(planner, configs, limits, report=phases.show)
+    page = plan_page(
+        steps_taken, workload=traffic.metadata.name, headline=_headline(asked(steps_taken)), load=_load(planner)
+    )
     if as_json:
-        click.echo(json.dumps(_plain(options, mixed, notches), indent=2))
+        click.echo(json.dumps(_plain(steps_taken), indent=2))
     else:
-        _print(planner, options, mixed, notches)
+        _print(page, asked(steps_taken))
+    if html is not None:
+        from reports.plan_html import write_plan_html  # templates take a moment to import
+
+        stderr_console().print(f"wrote {write_plan_html(page, html)}")
 
 
 def _latency_limits(texts: Sequence[str]) -> tuple[Slo, ...]:
@@ -105,91 +114,57 @@ def fitting_configs(backend: SimulatedBackend, model: str, skus: Sequence[str]) 
     return [config for config in configs if not backend.check(config)]
 
 
-def _best_of_each_sku(options: Sequence[FleetOption]) -> list[FleetOption]:
-    """The options are sorted: the first of each SKU is its best."""
-    best: dict[str, FleetOption] = {}
-    for option in options:
-        best.setdefault(option.config.hardware.sku, option)
-    return list(best.values())
-
-
-def _notches(
-    planner: FleetPlanner, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]
-) -> list[tuple[str, FleetOption | None]]:
-    """The cheapest one-SKU fleet when every limit is scaled; None where none holds it."""
-    found = []
-    for factor in NOTCHES if slos else ():
-        scaled = tuple(slo.with_limit(float(f"{slo.limit * factor:.6g}")) for slo in slos)
-        best = planner.options(configs, scaled)[0]
-        found.append(("; ".join(map(str, scaled)), best if best.holds else None))
-    return found
-
-
-def _print(
-    planner: FleetPlanner,
-    options: Sequence[FleetOption],
-    mixed: MixedFleet | None,
-    notches: Sequence[tuple[str, FleetOption | None]],
-) -> None:
-    console = stdout_console()
-    console.print(Text(_headline(options, mixed), style="bold"))
+def _print(page: PlanPage, step: Step) -> None:
+    console, mixed = stdout_console(), step.mixed
+    console.print(Text(page.headline, style="bold"))
     console.print(Text("Everything here is predicted by a simulator, not measured: measure before you rely on it."))
     columns = ["Hardware", "Replicas", "$/hour", "$/M tokens", "p95 TTFT ms", "p95 TPOT ms", "Limits", "Step times"]
-    console.print(make_table(columns, [_row(option) for option in options], title="Fleets of one kind"))
+    console.print(make_table(columns, [_row(option) for option in step.options], title="Fleets of one kind"))
     if mixed is None:
         console.print(Text("No mixed fleet: some lengths alone meet the limits on none of these configs."))
     else:
-        rows = [[_hardware(p.config), str(p.replicas), _usd(p.usd_per_hour), _served(p.shares, mixed.edges)]
+        rows = [[hardware(p.config), str(p.replicas), usd(p.usd_per_hour), _served(p.shares, mixed.edges)]
                 for p in mixed.pools]  # fmt: skip
         kept = "" if mixed.holds else ", which does not hold the limits at the recorded peaks"
-        title = f"Cheapest fleet by request length: {_usd(mixed.usd_per_hour)} an hour{kept}"
+        title = f"Cheapest fleet by request length: {usd(mixed.usd_per_hour)} an hour{kept}"
         console.print(make_table(["Hardware", "Replicas", "$/hour", "Serves (share: total tokens)"], rows, title=title))
-    if notches:
-        rows = [[limits, *_notch(option)] for limits, option in notches]
-        console.print(make_table(["With these limits instead", "Cheapest fleet of one kind", "$/hour"], rows))
-    rested = len(planner.replay.requests)
-    console.print(Text(f"Load: {planner.load.rate_rps:.3g} requests/s; {rested:,} requests simulated per fleet."))
-    for sentence in dict.fromkeys(f"{o.config.hardware.sku}: {'; '.join([o.basis, *o.fleet.notes])}" for o in options):
+    if step.slos:
+        table = notch_table(page)
+        console.print(make_table([column.name for column in table.columns], table.texts(), title=table.title))
+        console.print(Text(table.note))
+    console.print(Text(page.load))
+    sentences = (f"{o.config.hardware.sku}: {'; '.join([o.basis, *o.fleet.notes])}" for o in step.options)
+    for sentence in dict.fromkeys(sentences):
         console.print(Text(f"note: {sentence}"))
 
 
-def _headline(options: Sequence[FleetOption], mixed: MixedFleet | None) -> str:
-    best = options[0]
-    if not best.holds:
-        return "No fleet of one kind meets every limit; the table says what each reaches."
-    text = (
-        f"{best.fleet.cost.replicas} replicas of {_hardware(best.config)} hold the load for {_usd(best.usd_per_hour)} "
-        "an hour"
-    )
-    if mixed is not None and mixed.holds and mixed.usd_per_hour < best.usd_per_hour:
+def _load(planner: FleetPlanner) -> str:
+    num_simulated = len(planner.replay.requests)
+    return f"Load: {planner.load.rate_rps:.3g} requests/s; {num_simulated:,} requests simulated per fleet."
+
+
+def _headline(step: Step) -> str:
+    best, mixed = step.cheapest, step.held_mix
+    if best is None:
+        split = f"split by request length it takes {usd(mixed.usd_per_hour)} an hour" if mixed is not None else ""
+        return f"No fleet of one kind meets every limit; {split or 'the table says what each reaches'}."
+    replicas = best.fleet.cost.replicas
+    who = f"{replicas} replicas of {hardware(best.config)} hold" if replicas > 1 else f"{hardware(best.config)} holds"
+    text = f"{who} the load for {usd(best.usd_per_hour)} an hour"
+    if mixed is not None and mixed.usd_per_hour < best.usd_per_hour:
         saved = 1 - mixed.usd_per_hour / best.usd_per_hour
-        return f"{text}; split by request length it takes {_usd(mixed.usd_per_hour)}, {saved:.0%} less."
+        return f"{text}; split by request length it takes {usd(mixed.usd_per_hour)}, {saved:.0%} less."
     return f"{text}; splitting by request length saves nothing."
 
 
 def _row(option: FleetOption) -> list[str]:
     cost, metrics = option.fleet.cost, option.fleet.metrics
-    latencies = [_latency(metrics, name) for name in _LATENCIES]
+    latencies = ["" if (found := latency(metrics, name)) is None else three_digits(found) for name in _LATENCIES]
     million = three_digits(cost.usd_per_million_tokens.value)
     verdict = "met" if option.holds else "missed"
     source = option.basis.split(":")[0]
-    return [_hardware(option.config), str(cost.replicas), _usd(option.usd_per_hour), f"${million}",
+    return [hardware(option.config), str(cost.replicas), usd(option.usd_per_hour), f"${million}",
             *latencies, verdict, source]  # fmt: skip
-
-
-def _hardware(config: EngineConfig) -> str:
-    return f"{config.hardware.count} x {config.hardware.sku}"
-
-
-def _usd(dollars: float) -> str:
-    return f"${three_digits(dollars)}"
-
-
-def _latency(metrics: ServingMetrics, name: str) -> str:
-    try:
-        return three_digits(metrics.value(name))
-    except UndefinedMetricError:
-        return ""
 
 
 def _served(shares: Sequence[float], edges: Sequence[int]) -> str:
@@ -201,30 +176,45 @@ def _served(shares: Sequence[float], edges: Sequence[int]) -> str:
     return ", ".join(parts)
 
 
-def _notch(option: FleetOption | None) -> list[str]:
-    if option is None:
-        return ["none holds them", ""]
-    return [f"{option.fleet.cost.replicas} x ({_hardware(option.config)})", _usd(option.usd_per_hour)]
-
-
-def _plain(
-    options: Sequence[FleetOption], mixed: MixedFleet | None, notches: Sequence[tuple[str, FleetOption | None]]
-) -> dict[str, Any]:
+def _plain(steps: Sequence[Step]) -> dict[str, Any]:
     """For --json."""
+    step = asked(steps)
     return {
         "provenance": "predicted",
-        "fleets": [
-            {"config": o.config.model_dump(mode="json"), "cost": o.fleet.cost.model_dump(mode="json"), "holds": o.holds,
-             "metrics": o.fleet.metrics.flat(), "basis": o.basis, "notes": list(o.fleet.notes)}
-            for o in options
-        ],
-        "mixed": None if mixed is None else {
-            "usd_per_hour": mixed.usd_per_hour, "holds": mixed.holds, "bucket_ends_tokens": list(mixed.edges),
-            "pools": [{"config": p.config.model_dump(mode="json"), "replicas": p.replicas,
-                       "usd_per_hour": p.usd_per_hour, "shares": list(p.shares)} for p in mixed.pools],
-        },
+        "fleets": [_plain_option(option) for option in step.options],
+        "mixed": None if step.mixed is None else _plain_mixed(step.mixed),
         "other_limits": [
-            {"limits": limits, "usd_per_hour": None if option is None else option.usd_per_hour}
-            for limits, option in notches
+            {"limits": other.limits,
+             "usd_per_hour": None if other.cheapest is None else other.cheapest.usd_per_hour,
+             "mixed_usd_per_hour": None if other.held_mix is None else other.held_mix.usd_per_hour,
+             "by_sku": {o.config.hardware.sku: o.usd_per_hour if o.holds else None for o in other.options}}
+            for other in steps if other is not step
+        ],
+    }  # fmt: skip
+
+
+def _plain_option(option: FleetOption) -> dict[str, Any]:
+    known = option.provenance
+    return {
+        "config": option.config.model_dump(mode="json"),
+        "cost": option.fleet.cost.model_dump(mode="json"),
+        "holds": option.holds,
+        "metrics": option.fleet.metrics.flat(),
+        "basis": option.basis,
+        "source": str(known.source),
+        "median_step_error": known.median_error,
+        "notes": list(option.fleet.notes),
+    }
+
+
+def _plain_mixed(mixed: MixedFleet) -> dict[str, Any]:
+    return {
+        "usd_per_hour": mixed.usd_per_hour,
+        "holds": mixed.holds,
+        "bucket_ends_tokens": list(mixed.edges),
+        "pools": [
+            {"config": pool.config.model_dump(mode="json"), "replicas": pool.replicas,
+             "usd_per_hour": pool.usd_per_hour, "shares": list(pool.shares)}
+            for pool in mixed.pools
         ],
     }  # fmt: skip

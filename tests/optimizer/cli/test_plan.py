@@ -48,8 +48,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tr
 def test_a_plan_names_the_cheapest_fleet_and_says_that_it_is_predicted(plan: Plan) -> None:
     told = plan("--skus", "mi300x,l4", "--slo", "ttft:p95<2s")
     assert "predicted by a simulator, not measured" in told
-    assert "hold the load for $" in told
-    assert "x mi300x" in told
+    assert "x mi300x holds the load for $" in told
     assert "Cheapest fleet by request length" in told
     assert "ttft:p95<1000ms" in told  # the notch below
     assert "roofline: data sheet of mi300x" in told
@@ -84,6 +83,19 @@ def test_without_limits_replicas_are_counted_at_saturation(plan: Plan) -> None:
     told = json.loads(plan("--skus", "mi300x", "--json"))
     assert told["fleets"][0]["cost"]["capacity_basis"] == "simulated saturation"
     assert told["other_limits"] == []
+
+
+def test_a_page_shows_cost_against_limits(plan: Plan, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    told = plan("--skus", "mi300x,l4", "--slo", "ttft:p95<2s", "--html", page)
+    assert "What the next notch costs" in told
+    assert "ttft:p95<2s (asked)" in told or "ttft:p95<2000ms (asked)" in told
+    drawn = page.read_text()
+    assert "Predicted, not measured" in drawn
+    assert "roofline" in drawn
+    assert 'aria-label="Predicted dollars an hour by latency limit' in drawn
+    assert "exists" in plan("--skus", "l4", "--html", page, code=2)
+    assert "no folder" in plan("--skus", "l4", "--html", tmp_path / "none" / "plan.html", code=2)
 
 
 @pytest.mark.parametrize(
