@@ -29,7 +29,7 @@ def read_mapping(path: Path) -> dict[str, object]:
     except UnicodeDecodeError:
         raise SearchSpaceError(f"{path} is not text. Give the path of a YAML file") from None
     except yaml.YAMLError as error:
-        raise SearchSpaceError(f"{path} is not YAML: {error}. Correct the file") from None
+        raise SearchSpaceError(f"{path} is not YAML: {_in_one_line(error)}. Correct the file") from None
     if not isinstance(values, dict):
         raise SearchSpaceError(f"{path} is not a mapping of keys to values. Check the file's layout")
     return values
@@ -86,3 +86,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _in_one_line(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the excerpt that the parser draws."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())

@@ -138,3 +138,24 @@ def test_buckets_part_the_tokens_evenly_and_lose_no_request(traffic: Path) -> No
         inside = totals[bucket_of == bucket]
         assert inside.max() <= edge
         assert inside.sum() == pytest.approx(totals.sum() / 4, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("skus: [\n", "line 2, column 1: expected the node content"),
+        ("mychip:\n  memory_gib: 80\n", "unknown key 'mychip'"),
+        ("hello\n", "is not a mapping"),
+    ],
+)
+def test_a_malformed_catalogue_is_one_line(plan: Plan, tmp_path: Path, text: str, words: str) -> None:
+    catalogue = tmp_path / "mine.yaml"
+    catalogue.write_text(text)
+    told = plan("--skus", "l4", "--catalogue", catalogue, code=2)
+    assert words in told.replace("\n", " ")
+    assert told.startswith("fopt: error: ")
+    assert "<unicode string>" not in told
+
+
+def test_a_price_for_an_unknown_sku_names_the_nearest(plan: Plan) -> None:
+    assert "Did you mean 'h100_sxm'?" in plan("--skus", "l4", "--price", "h100smx=3", code=2)
