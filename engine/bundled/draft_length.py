@@ -141,7 +141,7 @@ class AdaptiveTree(AdaptiveLength):
         return self.max_length
 
     def min_chance(self) -> float:
-        return self._threshold()
+        return math.exp(self._log_threshold)
 
 
 def make_draft_length(speculation: SpeculativeConfig | None) -> DraftLength:

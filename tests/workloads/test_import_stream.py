@@ -347,7 +347,7 @@ def test_sessions_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytes
     made = SessionLinks.add
 
     def add(self: SessionLinks, number: int, name: str, call: LoggedCall) -> list[EarlierCall]:
-        alive.append(sum(isinstance(other, SessionLinks) for other in gc.get_objects()))
+        alive.append(sum(type(other) is SessionLinks for other in gc.get_objects()))
         return made(self, number, name, call)
 
     monkeypatch.setattr(SessionLinks, "add", add)
