@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from engine.bundled.errors import RequestError
+from engine.bundled.freed_memory import return_freed_memory
 from engine.bundled.outputs import RequestOutput
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.sequence import ANYBODY, Standing
@@ -129,6 +130,7 @@ class EngineThread:
             if engine.has_unfinished():
                 raise ApiError("requests are running: reconfigure when the server is idle", status=409)
             engine.close()
+            return_freed_memory()
             try:
                 self._engine = make_engine()
             except Exception:
