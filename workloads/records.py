@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from workloads.errors import WorkloadError
 from workloads.parquet import open_parquet, write_table_atomically
@@ -67,6 +68,15 @@ RECORD_SCHEMA: Final = pa.schema(
     ],
     metadata={_KEY: _VERSION},
 )
+
+
+def is_records_file(path: Path | str) -> bool:
+    """Whether a parquet file says that it holds records.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no parquet file.
+    """
+    return _KEY in (pq.read_schema(path).metadata or {})
 
 
 def write_records(path: Path | str, records: Sequence[RequestRecord]) -> None:

@@ -88,27 +88,40 @@ def read_calibration(*paths: Path) -> Calibration:
     Raises:
         SimulatorError: not such a file, too few steps, or trials that cannot be fitted together.
     """
-    return Calibration([_read(path) for path in paths])
+    return Calibration([read_trial(path) for path in paths])
 
 
-def _read(path: Path) -> tuple[MeasuredSteps, EngineConfig | None]:
+def read_trial(path: Path) -> tuple[MeasuredSteps, EngineConfig | None]:
+    """A trial's `steps.parquet`, and the `config.yaml` beside it where it is.
+
+    Raises:
+        SimulatorError: not such a file.
+    """
     try:
         records = from_parquet(path.read_bytes())
     except OSError as error:
         raise SimulatorError(f"cannot read {path}: {error.strerror}. Give a trial's steps.parquet") from None
     except ValueError as error:
         raise SimulatorError(f"{path} is {error}. Give a trial's steps.parquet") from None
-    beside = path.parent / "config.yaml"
-    try:
-        config = load_engine_config(beside) if beside.exists() else None
-    except ConfigError as error:
-        raise SimulatorError(str(error)) from None
-    name = f"{path.parent.name}/{path.name}"
+    config, name = config_beside(path), f"{path.parent.name}/{path.name}"
     if config is None:
         drafts = any(record.num_draft_tokens for record in records)
         return MeasuredSteps(records=records, name=name, drafter="drafts" if drafts else ""), None
     steps = MeasuredSteps(records=records, name=name, number_format=number_format(config), drafter=drafter(config))
     return steps, config
+
+
+def config_beside(path: Path) -> EngineConfig | None:
+    """What a trial's file was measured with.
+
+    Raises:
+        SimulatorError: a `config.yaml` that cannot be read.
+    """
+    beside = path.parent / "config.yaml"
+    try:
+        return load_engine_config(beside) if beside.exists() else None
+    except ConfigError as error:
+        raise SimulatorError(str(error)) from None
 
 
 def step_time_oracle(

@@ -48,7 +48,7 @@ _LATENCIES = ("p95_ttft_ms", "p95_tpot_ms")
 @click.option("--price", "prices", multiple=True, metavar="SKU=USD", help="Dollars per hour of one SKU. Repeatable.")
 @click.option("--catalogue", type=FILE, help="Your own hardware catalogue (YAML), laid over the shipped one.")
 @click.option("--steps", type=FILE, multiple=True,
-              help="A measured trial's steps.parquet, for the SKU `local`. Repeatable.")  # fmt: skip
+              help="A measured trial's steps.parquet or records.parquet, for the SKU `local`. Repeatable.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--html", type=FILE, help="Write a page with the picture of cost against limits.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")

@@ -74,7 +74,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--skus", metavar="A,B,C", help="Simulated: the hardware to choose from. Default: the space's.")
 @click.option("--catalogue", type=FILE, help="Your own hardware catalogue (YAML), laid over the shipped one.")
 @click.option("--steps", type=FILE, multiple=True,
-              help="Simulated: a measured trial's steps.parquet, for the SKU `local`. Repeatable: a trial per number "
+              help="Simulated: a measured trial's steps.parquet, or records.parquet of an engine without a step log, "
+              "for the SKU `local`. Repeatable: a trial per number "
               "format and speculation method.")  # fmt: skip
 @click.option("--acceptance", multiple=True, metavar="METHOD=CHANCES",
               help="Simulated: measured chance of each draft token, e.g. ngram=0.7,0.5. Repeatable.")  # fmt: skip

@@ -12,8 +12,9 @@ from engine.config import EngineConfig
 from engine.simulated_backend import SimulatedBackend
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.model_names import simulated_shape
-from engine.simulator.step_times import read_calibration
+from engine.simulator.step_times import Calibration, read_trial
 from optimizer.errors import OptimizerError
+from optimizer.observed_steps import are_records, observed_trial
 from search_spaces.skus import Sku, find_sku
 
 SPLITS = (1, 2, 4, 8)
@@ -36,8 +37,14 @@ def chosen_skus(skus: Mapping[str, Sku], names: str) -> tuple[str, ...]:
 def make_simulated_backend(
     skus: Mapping[str, Sku], *, steps: Sequence[Path] = (), acceptance: Iterable[str] = ()
 ) -> SimulatedBackend:
-    """Raises SimulatorError for an unreadable step log, OptimizerError for an acceptance profile."""
-    calibration = read_calibration(*steps) if steps else None
+    """Steps are those that an engine logged, or those seen in the records of one that keeps no log.
+
+    Raises:
+        SimulatorError: an unreadable step log.
+        OptimizerError: records that show no steps, or an acceptance profile.
+    """
+    trials = [observed_trial(path) if are_records(path) else read_trial(path) for path in steps]
+    calibration = Calibration(trials) if trials else None
     return SimulatedBackend(skus, calibration=calibration, acceptance=parse_acceptance(acceptance))
 
 
