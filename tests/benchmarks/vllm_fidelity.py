@@ -179,9 +179,8 @@ def report(result: Mapping[str, Any]) -> None:
     print(f"{result['requests']} requests a cell; {result['step_times']}")
     for entry in result["capacities"]:
         off = entry["predicted"] / entry["measured"] - 1
-        print(
-            f"{entry['config']}: capacity {entry['measured']:.0f} tokens/s, predicted {entry['predicted']:.0f} ({off:+.0%})"
-        )
+        told = f"capacity {entry['measured']:.0f} tokens/s, predicted {entry['predicted']:.0f} ({off:+.0%})"
+        print(f"{entry['config']}: {told}")
     for cell in result["cells"]:
         off = {m: cell["predicted"][m] / cell["measured"][m] - 1 for m in METRICS}
         told = ", ".join(f"{metric} {cell['measured'][metric]:.4g} ({value:+.0%})" for metric, value in off.items())
