@@ -117,6 +117,13 @@ def read_model_shape(path: Path) -> ModelShape:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelShapeError(f"{path}: {field}: {first['msg']}") from None
+        raise ModelShapeError(f"{path}{_architecture_of(path)}: {field}: {first['msg']}") from None
     except ValueError as error:
         raise ModelShapeError(f"{path} is not JSON: {error}") from None
+
+
+def _architecture_of(path: Path) -> str:
+    """In brackets, where the file names one: what lacks a field is mostly no decoder of the Llama kind."""
+    values = json.loads(path.read_text())
+    names = values.get("architectures") if isinstance(values, dict) else None
+    return f" ({names[0]})" if isinstance(names, list) and names else ""

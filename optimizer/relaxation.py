@@ -54,7 +54,7 @@ def _advice_alone(
     by_violation = bool(violated(chosen))
     trial = min(only, key=lambda t: (violated(t)[0].violation if by_violation else 0.0, ratios[t.number].value))
     limit = admitting_limit(slo, violated(trial)[0].value)
-    gain = _gain(ratios[trial.number].value, objective)
+    gain = _gain(trial, objective, ratios, chosen)
     text = f"With {_relaxed(slo, limit)} instead of {slo.text}, trial {trial.number} meets every limit: {gain}."
     return SloAdvice(slo=slo.text, limit_needed=slo.format(limit), trial=trial.number, text=text)
 
@@ -84,8 +84,11 @@ def _relaxed(slo: Slo, limit: float) -> str:
     return str(slo.with_limit(limit))
 
 
-def _gain(ratio: float, objective: Objective) -> str:
-    """What the trial gives, relative to the default config."""
+def _gain(trial: TrialResult, objective: Objective, ratios: Mapping[int, Estimate], chosen: TrialResult) -> str:
+    """What the trial gives, relative to what is recommended, or to the default config where nothing qualifies."""
+    ratio, beside = ratios[trial.number].value, "the default"
+    if chosen.number and not violated(chosen):
+        ratio, beside = ratio / max(ratios[chosen.number].value, 1e-9), f"trial {chosen.number}"
     if ratio < 1:
-        return f"{1 / max(ratio, 1e-9):.2f}x better than the default for {objective.text}"
-    return f"{ratio:.2f}x the default for {objective.text} (less is better)"
+        return f"{1 / max(ratio, 1e-9):.2f}x better than {beside} for {objective.text}"
+    return f"{ratio:.2f}x {beside} for {objective.text} (less is better)"

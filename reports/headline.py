@@ -113,9 +113,11 @@ def _say_verified(study: StudyResult) -> tuple[str, str]:
 
 
 def _say_unverified(study: StudyResult) -> tuple[str, str]:
-    missed = " and ".join(o.slo for o in study.default.slos if o.violation > 0)
-    beside = f" The default settings miss {missed}." if missed else ""
-    return "Recommended, not verified", f"In the search, {_gains(study)} with the recommended settings.{beside}"
+    missed = " and ".join(f"{o.slo} (they reach {slo_value(o)})" for o in study.default.slos if o.violation > 0)
+    if missed:
+        first = f"The recommended settings meet every limit; the default ones miss {missed}."
+        return "Recommended, not verified", f"{first} Against those, {_gains(study)}."
+    return "Recommended, not verified", f"In the search, {_gains(study)} with the recommended settings."
 
 
 def _say_not_held(study: StudyResult) -> tuple[str, str]:

@@ -51,6 +51,20 @@ def test_a_feasible_recommendation_says_what_the_next_notch_would_buy() -> None:
     assert "4.00x better than the default for latency" in advice.text
 
 
+def test_what_a_notch_buys_is_told_beside_the_recommended_trial_not_a_default_that_does_not_qualify() -> None:
+    slos = parse_slos("e2el:p95<1s; quality>=0.99")
+    trials = judged(
+        slos,
+        trial(0, p95_s=1.6, config=BASE),
+        trial(1, p95_s=0.8, config=BASE.model_copy(update={"max_num_seqs": 8})),
+        trial(2, p95_s=0.4, q=0.968, config=INT4),
+    )
+    found = recommend(trials, LATENCY, slos)
+    assert found is not None
+    assert found.trial == 1
+    assert "2.00x better than trial 1 for latency" in " ".join(advice.text for advice in found.advice)
+
+
 def test_a_gain_inside_the_noise_keeps_the_default() -> None:
     trials = [trial(0, p95_s=1.0, config=BASE, spread=0.1), trial(1, p95_s=0.97, config=DRAFT, spread=0.1)]
     found = recommend(trials, LATENCY, ())
