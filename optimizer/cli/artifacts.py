@@ -22,6 +22,7 @@ from optimizer.cli.console import make_table, stdout_console
 from optimizer.cli.engines import STORE_DIRECTORY
 from optimizer.cli.progress import stderr_console
 from optimizer.cli.rebuild import command as rebuild_command
+from optimizer.cli.sensitivity import command as sensitivity_command
 from optimizer.errors import OptimizerError
 from workloads.parquet import read_workload
 
@@ -59,10 +60,11 @@ class Size(click.ParamType[int]):
 
 @click.group("artifacts", epilog="Example:  fopt artifacts prune --older-than 30d --max-size 20GB --dry-run")
 def command() -> None:
-    """Quantized checkpoints that studies built and later ones reuse: list, build and remove them."""
+    """Quantized checkpoints that studies built and later ones reuse: list, build, mix and remove them."""
 
 
 command.add_command(rebuild_command)
+command.add_command(sensitivity_command)
 
 
 @command.command("list", epilog="Example:  fopt artifacts list")

@@ -17,6 +17,8 @@ job = json.loads(Path(sys.argv[-1]).read_text())
 with (here / "builds").open("a") as builds:
     builds.write(str(os.getpid()) + "\\n")
 behaviour = (here / "behaviour").read_text()
+if job["calibration"]:
+    shutil.copyfile(job["calibration"], here / "calibration")
 print("words of a library", flush=True)
 print(json.dumps({{"event": "progress", "phase": "quantizing"}}), flush=True)
 if behaviour.startswith("fail "):
@@ -33,7 +35,7 @@ output.mkdir()
 while behaviour == "wait" and not (here / "go").exists():
     time.sleep(0.01)
 (output / "half.safetensors").rename(output / "model.safetensors")
-(output / "model.safetensors").write_bytes(json.dumps(job["modifiers"]).encode())
+(output / "model.safetensors").write_bytes(json.dumps([job["modifiers"], behaviour]).encode())
 (output / "config.json").write_text(json.dumps({{"quantization_config": job["modifiers"]}}))
 print(json.dumps({{"event": "done"}}), flush=True)
 """
@@ -56,11 +58,16 @@ class FakeQuantizer:
         (self.folder / "versions").write_text(json.dumps(versions))
 
     def behave(self, behaviour: str) -> None:
-        """`build`, `wait` (until `go`), `fail KIND`, `killed`, `speechless`."""
+        """`build`, `build otherwise` (other weights), `wait` (until `go`), `fail KIND`, `killed`, `speechless`."""
         (self.folder / "behaviour").write_text(behaviour)
 
     def go(self) -> None:
         (self.folder / "go").touch()
+
+    @property
+    def calibration(self) -> str:
+        """What the last build was calibrated with."""
+        return (self.folder / "calibration").read_text()
 
     @property
     def builds(self) -> list[int]:
