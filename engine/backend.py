@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.config import EngineConfig
 
 
@@ -93,6 +94,11 @@ class Server(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its measurements should know: what this server lacks. May grow with use."""
+        ...
+
+    @property
+    def weights(self) -> CheckpointRecord | None:
+        """The quantized checkpoint that it loaded in place of `config.model`; None: it loaded the model itself."""
         ...
 
     @property

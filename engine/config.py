@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -56,7 +58,8 @@ class Quantization(_Frozen):
     """Number format of each part. `bf16` means: as the checkpoint and `dtype` have it.
 
     `overrides` gives single linear layers another weight format: shell pattern of the module's name (as in the
-    checkpoint, e.g. `model.layers.0.*` or `*.down_proj`) to format; the last pattern that matches holds.
+    checkpoint, e.g. `model.layers.0.*` or `*.down_proj`) to format; the last pattern that matches holds. Files may
+    write it as one text, `*.down_proj=int8, model.layers.0.*=bf16`, which is how a search space names it.
     """
 
     weights: WeightFormat = "bf16"
@@ -65,8 +68,25 @@ class Quantization(_Frozen):
     communication: Literal["bf16", "int8"] = "bf16"  # between the ranks of tensor parallelism
     overrides: dict[str, WeightFormat] = {}
 
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _of_a_text(cls, value: object) -> object:
+        if value is None:
+            return {}
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().rpartition("=") for part in value.split(",")]
+        if any(not pattern or not weights for pattern, _, weights in pairs):
+            raise ValueError(f"overrides {value!r} is not PATTERN=FORMAT, PATTERN=FORMAT, ...")
+        return {pattern: weights for pattern, _, weights in pairs}
+
+    def overrides_text(self) -> str | None:
+        """`overrides` as one text; None without any."""
+        return ", ".join(f"{pattern}={weights}" for pattern, weights in self.overrides.items()) or None
+
 
 MAX_TREE_NODES = 64
+_MAX_CLASS_TEXT = 80
 _METHOD_FIELDS: dict[str, tuple[str, ...]] = {
     "ngram": ("prompt_lookup_",),
     "suffix": ("suffix_decoding_",),
@@ -181,7 +201,7 @@ class EngineConfig(_Frozen):
         """Key of everything that changes the numbers the model computes; lossless speculation does not."""
         parts = self.quantization
         numbers = f"{self.dtype}/w-{parts.weights}/a-{parts.activations}/kv-{parts.kv_cache}/c-{parts.communication}"
-        numbers += "".join(f"/{pattern}={weights}" for pattern, weights in parts.overrides.items())
+        numbers += _overrides_part(parts)
         for name in self.launch.quality if self.launch else ():
             numbers += f"/{name}={self.engine_args.get(name)}"
         is_quantized = (parts.weights, parts.activations) != ("bf16", "bf16")
@@ -197,9 +217,12 @@ class EngineConfig(_Frozen):
     def flat(self) -> dict[str, str | int | float | bool | None]:
         """Dotted names to scalars, e.g. `quantization.weights`; an absent speculative_config is one None.
 
-        Without `launch`, which no config of a study changes.
+        Overrides are one text, where there are any. Without `launch`, which no config of a study changes.
         """
-        return dict(_flatten("", self.model_dump(mode="json", exclude={"launch"})))
+        values = self.model_dump(mode="json", exclude={"launch"})
+        if text := self.quantization.overrides_text():
+            values["quantization"]["overrides"] = text
+        return dict(_flatten("", values))
 
     def differences(self, other: EngineConfig) -> dict[str, tuple[Any, Any]]:
         """Dotted names whose value differs, as (other's, mine)."""
@@ -231,7 +254,21 @@ class EngineConfig(_Frozen):
         return f"{draft.method} k={draft.num_speculative_tokens}{tree}"
 
 
+def _overrides_part(parts: Quantization) -> str:
+    """Of a quality class: all of a few overrides; of many, which would make no file's name, a hash."""
+    text = "".join(f"/{pattern}={weights}" for pattern, weights in parts.overrides.items())
+    return text if len(text) <= _MAX_CLASS_TEXT else f"/mix-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def overrides_label(text: str) -> str:
+    """`2 x int8, 1 x bf16` for overrides of so many patterns."""
+    counts = Counter(pair.rpartition("=")[2] for pair in text.split(", "))
+    return ", ".join(f"{count} x {weights}" for weights, count in counts.most_common())
+
+
 def _label_part(name: str, value: Any) -> str:
+    if name == "quantization.overrides":
+        return f"mixed with {overrides_label(value)}" if value else "not mixed"
     field = name.removeprefix("quantization.").removeprefix("engine_args.")
     if value is None and name.startswith("engine_args."):
         return f"no {field}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.backend import EngineError, EngineStatistics, FailureKind
 from engine.config import EngineConfig
 from engine.http_calls import CALL_ERRORS, HttpCalls, reason_of
@@ -20,6 +21,8 @@ _PARQUET = b"PAR1"
 
 class ForeignServer:
     """Args: liveness: raises EngineError when the server is gone."""
+
+    weights: CheckpointRecord | None = None
 
     def __init__(
         self,

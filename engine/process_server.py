@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.backend import EngineError, EngineStatistics, FailureKind
 from engine.config import EngineConfig
 from engine.http_calls import CALL_ERRORS, HttpCalls, reason_of
@@ -22,6 +23,7 @@ class ProcessServer:
     """Every call of it is there: nothing is missing that `notes` would tell."""
 
     notes: tuple[str, ...] = ()
+    weights: CheckpointRecord | None = None
 
     def __init__(
         self,

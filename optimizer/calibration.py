@@ -9,6 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from engine.artifacts.checkpoint_record import CalibrationData, CalibrationRecord
 from optimizer.atomic_file import write_text
 from optimizer.errors import OptimizerError
 from workloads.request import Request
@@ -17,8 +20,15 @@ from workloads.workload import Workload
 NUM_ROWS = 128
 
 
-def write_calibration(workload: Workload, path: Path, *, num_rows: int = NUM_ROWS) -> Path:
-    """Write requests with their recorded answers, evenly over the workload, as JSON lines.
+def has_prompts(workload: Workload) -> bool:
+    """Whether there is anything to calibrate with."""
+    return any(_row(request) for request in workload)
+
+
+def write_calibration(workload: Workload, path: Path, *, num_rows: int = NUM_ROWS, seed: int = 0) -> CalibrationData:
+    """Write requests with their answers as JSON lines: one of each of `num_rows` equal stretches of the workload.
+
+    The same workload, number and seed give the same file.
 
     Raises:
         OptimizerError: the workload holds no prompts.
@@ -29,10 +39,11 @@ def write_calibration(workload: Workload, path: Path, *, num_rows: int = NUM_ROW
             f"workload {workload.metadata.name!r} holds no prompts, so nothing to calibrate with. Give one with its "
             "content, or leave out --calibration"
         )
-    step = max(1.0, len(rows) / num_rows)
-    chosen = [rows[int(number * step)] for number in range(min(num_rows, len(rows)))]
+    edges = np.linspace(0, len(rows), min(num_rows, len(rows)) + 1).astype(int)
+    chosen = [rows[place] for place in np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen))
-    return path
+    record = CalibrationRecord(workload_fingerprint=workload.fingerprint, num_rows=num_rows, seed=seed)
+    return CalibrationData(path=path, record=record)
 
 
 def _row(request: Request) -> dict[str, Any] | None:

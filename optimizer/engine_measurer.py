@@ -110,11 +110,13 @@ class EngineMeasurer:
                     quality=self._known_quality(config),
                     stop_reason=measurement.stop_reason,
                     bounds=bounds_of(measurement.exceeded, at_best),
+                    weights=server.weights,
                 )
             quality = self._quality_of(server, config, report)
             if measurement.void_reason:  # quality is no matter of time; the figures are nobody's to copy
                 folder.write_notes(measurement.notes)
-                return Findings(metrics={}, quality=quality, void_reason=measurement.void_reason)
+                void = measurement.void_reason
+                return Findings(metrics={}, quality=quality, void_reason=void, weights=server.weights)
             cost = self._cost(client, config, measurement, saturation, folder, report)
             self._server_notes |= dict.fromkeys(server.notes)
             return Findings(
@@ -122,6 +124,7 @@ class EngineMeasurer:
                 estimates=measurement.estimates,
                 quality=quality,
                 cost=cost,
+                weights=server.weights,
             )
 
     def _rule(self, config: EngineConfig, at_best: Cost) -> FirstToStop | None:

@@ -75,6 +75,7 @@ class Evaluator:
             reason=findings.stop_reason,
             quality=findings.quality,
             bounds=dict(findings.bounds),
+            weights=findings.weights,
         )
 
     def _complete(self, number: int, config: EngineConfig, findings: Findings) -> TrialResult:
@@ -88,6 +89,7 @@ class Evaluator:
             cost=findings.cost,
             reason=findings.void_reason,
             basis=findings.basis,
+            weights=findings.weights,
         )
 
     def _with_verdict(self, trial: TrialResult) -> TrialResult:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.backend import Refusal
 from engine.config import EngineConfig
 from optimizer.client import Report, silent
@@ -29,6 +30,7 @@ class Findings:
     stop_reason: str = ""  # why it was rejected before it was measured; then there are `bounds` and no metrics
     bounds: Mapping[str, float] = field(default_factory=dict)  # see `TrialResult.bounds`
     basis: str = ""  # of a prediction: what it rests on
+    weights: CheckpointRecord | None = None  # as `Server.weights`
 
 
 class Measurer(Protocol):

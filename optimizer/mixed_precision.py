@@ -55,6 +55,12 @@ def bits_per_weight(weights: WeightFormat, num_inputs: int) -> float:
     return 4 + (_SCALE_BITS + zero_point) / group
 
 
+def average_bits(sensitivities: Sequence[LayerSensitivity], weights: WeightFormat) -> float:
+    """Stored bits of one weight when all layers have the same format."""
+    total = sum(unit.num_parameters for unit in sensitivities)
+    return sum(bits_per_weight(weights, unit.num_inputs) * unit.num_parameters / total for unit in sensitivities)
+
+
 def least_divergence(
     sensitivities: Sequence[LayerSensitivity], *, max_bits_per_weight: float, base: Quantization
 ) -> MixedPrecision:

@@ -155,11 +155,16 @@ def _kv_cache(mine: str, _: object, __: TrialResult) -> str:
     return f"What the model remembers of a conversation is stored as {mine}, so that more of it fits into memory."
 
 
+_OVERRIDES_SHOWN = 3
+
+
 def _overrides(mine: dict[str, str], _: object, __: TrialResult) -> str:
     if not mine:
         return "All layers have the same weight format."
-    told = ", ".join(f"{pattern} as {weights}" for pattern, weights in mine.items())
-    return f"Some layers have a weight format of their own: {told}."
+    shown = list(mine.items())[:_OVERRIDES_SHOWN]
+    told = [f"{pattern} as {weights}" for pattern, weights in shown]
+    more = [f"{len(mine) - len(shown)} more"] if len(mine) > len(shown) else []
+    return f"Some layers have a weight format of their own: {', '.join([*told, *more])}."
 
 
 def _dtype(mine: str, theirs: str, _: TrialResult) -> str:

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from engine.artifacts.checkpoint_record import CheckpointRecord, MadeOf
 from engine.backend import FailureKind
 from engine.config import EngineConfig
 from workloads.estimate import Estimate
@@ -99,6 +100,7 @@ class TrialResult(_Result):
         str, float
     ] = {}  # of a stopped trial: what metrics and cost would at least have been; names as `metrics`
     basis: str = ""  # of a prediction: where its step times come from, with their known error
+    weights: CheckpointRecord | None = None  # the quantized checkpoint that was loaded in place of `config.model`
     origin: str = ""  # what proposed it: "default", "probe", "surrogate", "tpe", ...
     started_at: str = ""  # ISO 8601
     duration_s: float = 0.0
@@ -192,11 +194,16 @@ class StudyResult(_Result):
 
 
 class ArtifactReference(_Result):
-    """A file or folder a config needs, by content hash."""
+    """A file or folder a config needs, by content hash.
 
-    role: str  # "model", "draft"
+    The sha256 of a folder that a config names is of its weights; of one made from another (`made_of`), which a store
+    keeps, of all its files.
+    """
+
+    role: str  # "model", "draft", "quantized weights"
     path: str
     sha256: str
+    made_of: MadeOf | None = None
 
 
 class Deployment(_Result):
@@ -216,3 +223,11 @@ class Deployment(_Result):
     verified: bool
     created_at: str
     created_by: str  # "fireoptimizer 0.1.0"
+
+    @property
+    def weights(self) -> CheckpointRecord | None:
+        """The quantized checkpoint that was measured; None: the weights of `config.model`, or nobody recorded them."""
+        for found in self.artifacts:
+            if found.made_of is not None:
+                return CheckpointRecord(folder=found.path, content_sha256=found.sha256, made_of=found.made_of)
+        return None

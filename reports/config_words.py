@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, overrides_label
 from reports.numbers import memory
 from reports.words import field_words
 
@@ -48,6 +48,8 @@ def value_words(field: str, value: Any) -> str:
         return "on" if value else "off"
     if field == "kv_cache_memory_bytes":
         return memory(int(value))
+    if field == "quantization.overrides":
+        return overrides_label(str(value))
     if field == "speculative_config.method":
         return _METHODS.get(str(value), str(value))
     return f"{value:,}" if isinstance(value, int) and field != "seed" else str(value)

@@ -6,6 +6,7 @@ Does not know how an engine is started from it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from workloads.estimate import Estimate
 BEST = "best.yaml"
 
 _ADAPTER = "adapter "  # of a role, before the name
+_MADE = "quantized weights"
 
 
 def write_best(study: StudyResult, directory: Path) -> Path:
@@ -47,7 +49,7 @@ def make_deployment(study: StudyResult) -> Deployment:
     trial = study.trial(study.recommendation.trial)
     return Deployment(
         config=portable_config(trial.config),
-        artifacts=tuple(_artifacts(trial.config)),
+        artifacts=tuple(_artifacts(trial)),
         provenance=trial.provenance,
         study=study.name,
         trial=trial.number,
@@ -81,17 +83,20 @@ def read_deployment(path: Path, *, verify: bool = False) -> Deployment:
     """Read `best.yaml`, or a bare engine config, with paths that hold from the working directory.
 
     Args:
-        verify: also compare every artifact with its recorded hash.
+        verify: also compare every artifact with its recorded hash; what a store keeps is the store's to find and check.
 
     Raises:
         ReportError: not a deployment, an artifact that is gone, or one that changed.
     """
     values = _load(path)
-    deployment = _parse(values, path) if "schema_version" in values else _bare(values, path)
+    deployment = (
+        _parse(values, path) if "schema_version" in values else bare_deployment(_parse_config(values, str(path)))
+    )
     found = _resolved(deployment, path)
     if verify:
         for artifact in found.artifacts:
-            _check_hash(artifact, path)
+            if artifact.made_of is None:
+                _check_hash(artifact, path)
     return found
 
 
@@ -143,10 +148,13 @@ def _folders(config: EngineConfig) -> dict[str, str]:
     return {"model": config.model, **draft, **adapters}
 
 
-def _artifacts(config: EngineConfig) -> list[ArtifactReference]:
-    hashes = {role: artifact_sha256(Path(folder)) for role, folder in _folders(config).items()}
-    paths = _folders(portable_config(config))
-    return [ArtifactReference(role=role, path=paths[role], sha256=digest) for role, digest in hashes.items() if digest]
+def _artifacts(trial: TrialResult) -> Iterator[ArtifactReference]:
+    hashes = {role: artifact_sha256(Path(folder)) for role, folder in _folders(trial.config).items()}
+    paths = _folders(portable_config(trial.config))
+    yield from (ArtifactReference(role=role, path=paths[role], sha256=found) for role, found in hashes.items() if found)
+    if made := trial.weights:
+        folder = portable(Path(made.folder))
+        yield ArtifactReference(role=_MADE, path=folder, sha256=made.content_sha256, made_of=made.made_of)
 
 
 def _with_folders(config: EngineConfig, folders: dict[str, str]) -> EngineConfig:
@@ -195,10 +203,10 @@ def _parse(values: dict[str, Any], path: Path) -> Deployment:
         raise ReportError(f"{path}: {field}: {first['msg'].lower()}. Restore the file `fopt run` wrote") from None
 
 
-def _bare(values: dict[str, Any], path: Path) -> Deployment:
-    """A hand-written engine config: nothing is known of it but itself."""
+def bare_deployment(config: EngineConfig) -> Deployment:
+    """Of a hand-written engine config: nothing is known of it but itself."""
     return Deployment(
-        config=_parse_config(values, str(path)),
+        config=config,
         artifacts=(),
         provenance=Provenance.PREDICTED,
         study="",

@@ -46,7 +46,7 @@ def class_words(quality_class: str) -> str:
 
 
 def _part_words(part: str) -> str:
-    names = {"w": "weights", "a": "activations", "kv": "cache", "c": "communication"}
+    names = {"w": "weights", "a": "activations", "kv": "cache", "c": "communication", "mix": "mix"}
     pattern, is_override, weights = part.rpartition("=")
     if is_override:
         return f"{weights} in {pattern}"

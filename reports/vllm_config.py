@@ -39,7 +39,10 @@ def write_vllm(config: EngineConfig, directory: Path, *, checkpoint: Path | None
         obstacles.insert(0, _no_checkpoint(config))
     if obstacles:
         return write_whole(directory / BEST_VLLM, _refusal(obstacles))
-    return write_whole(directory / BEST_VLLM, _comment(config) + _to_yaml(vllm_options(config, checkpoint=checkpoint)))
+    options = vllm_options(config, checkpoint=checkpoint)
+    if checkpoint is not None:
+        options["served-model-name"] = config.model  # clients need not know where the store is
+    return write_whole(directory / BEST_VLLM, _comment(config) + _to_yaml(options))
 
 
 def _no_checkpoint(config: EngineConfig) -> str:

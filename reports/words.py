@@ -130,14 +130,8 @@ FIELDS = {
 }
 
 
-_OVERRIDES = "quantization.overrides."  # and a pattern
-
-
 def field_words(field: str) -> FieldWords:
     """Words for a dotted config field; the field's own name where none were written."""
-    if field.startswith(_OVERRIDES):
-        words = FIELDS["quantization.overrides"]
-        return FieldWords(name=f"Weight format of {field.removeprefix(_OVERRIDES)}", does=words.does)
     return FIELDS.get(field) or FieldWords(name=field.removeprefix("engine_args.").replace("_", " "), does="")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from engine.artifacts.checkpoint_record import CalibrationRecord, CheckpointRecord, MadeOf
 from engine.artifacts.content_hash import ContentHashes
 from engine.artifacts.quantization_recipe import Recipe
 
@@ -24,7 +25,8 @@ class Ingredients(_Frozen):
     source_sha256: str  # of the unquantized checkpoint's weights, config and tokenizer
     recipe: Recipe
     calibration_sha256: str | None  # None where the recipe's methods read no data
-    llmcompressor: str  # version
+    versions: dict[str, str]  # of the packages that do the work
+    worker_sha256: str  # of the program that calls them
 
     def key(self) -> str:
         """64 hex digits that name the artifact."""
@@ -40,11 +42,11 @@ class RecordedFile(_Frozen):
 class Provenance(_Frozen):
     """The record beside an artifact's files; prompts of the calibration are not in it."""
 
-    schema_version: str = "artifact/1"
+    schema_version: str = "artifact/2"
     key: str
     source: str  # the folder as the config named it
     ingredients: Ingredients
-    versions: dict[str, str]  # of the packages that did the work
+    calibration: CalibrationRecord | None = None  # None: no data, or of unknown origin
     created_at: str  # ISO 8601, UTC
     seconds: float  # that the build took
     bytes: int
@@ -58,6 +60,22 @@ def read_provenance(folder: Path) -> Provenance | None:
         return Provenance.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError):
         return None
+
+
+def read_record(folder: Path) -> CheckpointRecord | None:
+    """The record of an artifact's folder in short; None for a folder that no store made."""
+    found = read_provenance(folder)
+    if found is None:
+        return None
+    made = MadeOf(
+        key=found.key,
+        recipe=found.ingredients.recipe.label(),
+        source_sha256=found.ingredients.source_sha256,
+        calibration_sha256=found.ingredients.calibration_sha256,
+        calibration=found.calibration,
+        versions=found.ingredients.versions,
+    )
+    return CheckpointRecord(folder=str(folder), content_sha256=found.content_sha256, made_of=made)
 
 
 def damage(folder: Path, hashes: ContentHashes) -> str | None:

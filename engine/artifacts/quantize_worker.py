@@ -2,16 +2,14 @@
 
 A process of its own that imports nothing of ours. It does not know the cache: it writes to the folder it is told.
 Lines on stdout that are JSON objects with `event` are for whoever started it: `progress` says a phase, `failed` a
-kind and a message, `done` the versions that did the work.
+kind and a message, `done` that all is written.
 """
 
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 MAX_SAMPLE_TOKENS = 2048
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
 
@@ -31,7 +29,7 @@ def main(job_path: str) -> int:
     except Exception as error:
         tell("failed", kind=kind_of(error, phase[0]), message=f"{type(error).__name__}: {error}"[:2000])
         raise
-    tell("done", versions={name: version(name) for name in PACKAGES})
+    tell("done")
     return 0
 
 

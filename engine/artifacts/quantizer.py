@@ -6,6 +6,7 @@ The other end is `quantize_worker.py`, which tells what it does as JSON lines.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,8 @@ from engine.process import ChildProcess, describe_exit, kept
 PYTHON_VARIABLE = "FOPT_QUANTIZER_PYTHON"
 TESTED_VERSION = "0.14.0"
 _WORKER = Path(__file__).with_name("quantize_worker.py")
-_VERSION_PROGRAM = "import importlib.metadata as m; print(m.version('llmcompressor'))"
+PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch")  # that decide what comes out
+_VERSIONS_PROGRAM = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {PACKAGES}}}))"
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 _POLL_S = 0.05
 _SIGKILLED = (-9, 137)
@@ -38,13 +40,18 @@ class Quantizer:
     def __init__(self, python: str | None = None) -> None:
         self.python = python or os.environ.get(PYTHON_VARIABLE) or sys.executable
 
-    def version(self) -> str:
-        """llm-compressor's version there.
+    @property
+    def worker_sha256(self) -> str:
+        """Of the program that quantizes."""
+        return hashlib.sha256(_WORKER.read_bytes()).hexdigest()
+
+    def versions(self) -> dict[str, str]:
+        """Package to version of what quantizes there.
 
         Raises:
             EngineError: UNSUPPORTED when the interpreter does not start or lacks llm-compressor.
         """
-        found = _installed_version(self.python)
+        found = _installed_versions(self.python)
         if found is None:
             raise EngineError(
                 f"quantized checkpoints are made by llm-compressor, which {self.python} does not have. Run `make "
@@ -52,10 +59,10 @@ class Quantizer:
                 f"own) and give its Python with --quantizer-python or ${PYTHON_VARIABLE}",
                 kind=FailureKind.UNSUPPORTED,
             )
-        return found
+        return dict(found)
 
-    def run(self, job: dict[str, Any], folder: Path, *, log_path: Path, report: Report) -> dict[str, str]:
-        """Do the job and return the versions that did it.
+    def run(self, job: dict[str, Any], folder: Path, *, log_path: Path, report: Report) -> None:
+        """Do the job.
 
         Args:
             folder: where the job's description may be left; the caller removes it.
@@ -77,20 +84,20 @@ class Quantizer:
             status = child.process.wait()
         if status != 0 or done.get("event") != "done":
             raise _failure(done, status, child)
-        return dict(done["versions"])
 
 
 @functools.cache
-def _installed_version(python: str) -> str | None:
+def _installed_versions(python: str) -> dict[str, str] | None:
     if shutil.which(python) is None:
         return None
     try:
         done = subprocess.run(
-            [python, "-I", "-c", _VERSION_PROGRAM], capture_output=True, text=True, timeout=60, check=True
+            [python, "-I", "-c", _VERSIONS_PROGRAM], capture_output=True, text=True, timeout=60, check=True
         )
-    except (OSError, subprocess.SubprocessError):
+        found: dict[str, str] = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return found
 
 
 def _events(child: ChildProcess) -> Iterator[dict[str, Any]]:

@@ -20,10 +20,18 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.artifacts.checkpoint_record import CalibrationData, CalibrationRecord, CheckpointRecord
 from engine.artifacts.content_hash import ContentHashes, combined_sha256, file_sha256
 from engine.artifacts.file_lock import FileLock
-from engine.artifacts.provenance import FILE, Ingredients, Provenance, RecordedFile, damage
-from engine.artifacts.quantization_recipe import linear_layers, make_recipe
+from engine.artifacts.provenance import (
+    FILE,
+    Ingredients,
+    Provenance,
+    RecordedFile,
+    damage,
+    read_provenance,
+)
+from engine.artifacts.quantization_recipe import Recipe, linear_layers, make_recipe
 from engine.artifacts.quantizer import Quantizer, Report
 from engine.backend import EngineError, FailureKind
 from engine.config import EngineConfig
@@ -47,14 +55,16 @@ class ArtifactStore:
     Args:
         directory: shared between processes; made when first needed.
         python: interpreter of the environment with llm-compressor (see `Quantizer`).
-        calibration: JSON lines of `messages`, `text` or `token_ids`; with it 4-bit integers are found by GPTQ.
+        calibration: with it 4-bit integers are found by GPTQ.
     """
 
-    def __init__(self, directory: Path, *, python: str | None = None, calibration: Path | None = None) -> None:
-        self.directory = directory
+    def __init__(
+        self, directory: Path, *, python: str | None = None, calibration: CalibrationData | None = None
+    ) -> None:
+        self.directory = directory.absolute()
         self._quantizer = Quantizer(python)
         self._calibration = calibration
-        self._hashes = ContentHashes(directory / "hashes.json")
+        self._hashes = ContentHashes(self.directory / "hashes.json")
         self._in_use: dict[str, FileLock] = {}
 
     def checkpoint(self, config: EngineConfig, *, report: Report = lambda _text: None) -> Path:
@@ -83,6 +93,26 @@ class ArtifactStore:
                 self._build(key, config, ingredients, report)
         return self.directory / key
 
+    def find(self, record: CheckpointRecord) -> Path:
+        """The folder of exactly the checkpoint that was recorded, whatever machine made it; nothing is built.
+
+        Raises:
+            EngineError: UNSUPPORTED, it is not here; BAD_CHECKPOINT, another is in its place, or it was changed.
+        """
+        made = record.made_of
+        here = [folder for folder in self._folders(made.key) if _content_of(folder) == record.content_sha256]
+        if not here:
+            raise _not_here(record, self.directory, _content_of(self.directory / made.key))
+        self._use(here[0].name)
+        if reason := damage(here[0], self._hashes):
+            raise EngineError(f"the checkpoint in {here[0]} was changed: {reason}", kind=FailureKind.BAD_CHECKPOINT)
+        return here[0]
+
+    def _folders(self, key: str) -> list[Path]:
+        """Every artifact's, that of `key` first."""
+        others = [path for path in sorted(self.directory.glob("*")) if len(path.name) == len(key) and path.name != key]
+        return [self.directory / key, *others]
+
     def close(self) -> None:
         """Nothing is in use any more."""
         for lock in self._in_use.values():
@@ -93,13 +123,17 @@ class ArtifactStore:
         source = _unquantized(Path(config.model))
         recipe = make_recipe(config.quantization, linear_layers(source), calibrated=self._calibration is not None)
         self.directory.mkdir(parents=True, exist_ok=True)
-        data = self._calibration if recipe.needs_calibration else None
+        data = self._data_of(recipe)
         return Ingredients(
             source_sha256=self._hashes.of_checkpoint(source),
             recipe=recipe,
-            calibration_sha256=file_sha256(data) if data else None,
-            llmcompressor=self._quantizer.version(),
+            calibration_sha256=file_sha256(data.path) if data else None,
+            versions=self._quantizer.versions(),
+            worker_sha256=self._quantizer.worker_sha256,
         )
+
+    def _data_of(self, recipe: Recipe) -> CalibrationData | None:
+        return self._calibration if recipe.needs_calibration else None
 
     def _use(self, key: str) -> None:
         path = use_lock(self.directory, key)
@@ -133,9 +167,10 @@ class ArtifactStore:
         temporary.mkdir()
         try:
             made = temporary / "checkpoint"
-            versions, seconds = self._quantize(key, config, ingredients, made, report)
+            seconds = self._quantize(key, config, ingredients, made, report)
             _copy_missing(Path(config.model), made)
-            _write_provenance(made, key, config.model, ingredients, versions, seconds)
+            data = self._data_of(ingredients.recipe)
+            _write_provenance(made, config.model, ingredients, data.record if data else None, seconds)
             _flush(made)
             discard(self.directory, key)
             os.rename(made, self.directory / key)
@@ -143,23 +178,34 @@ class ArtifactStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _quantize(
-        self, key: str, config: EngineConfig, ingredients: Ingredients, made: Path, report: Report
-    ) -> tuple[dict[str, str], float]:
-        data = self._calibration if ingredients.recipe.needs_calibration else None
+    def _quantize(self, key: str, config: EngineConfig, ingredients: Ingredients, made: Path, report: Report) -> float:
+        data = self._data_of(ingredients.recipe)
         job = {
             "source": str(Path(config.model).resolve()),
             "output": str(made.resolve()),
             "modifiers": ingredients.recipe.modifiers(),
-            "calibration": str(data.resolve()) if data else None,
+            "calibration": str(data.path.resolve()) if data else None,
         }
         started, log_path = time.monotonic(), self.directory / "logs" / f"{key}.log"
-        versions = self._quantizer.run(job, made.parent, log_path=log_path, report=report)
+        self._quantizer.run(job, made.parent, log_path=log_path, report=report)
         log_path.unlink(missing_ok=True)
         if not any(made.glob("*.safetensors")):
             message = f"llm-compressor wrote no weights to {made}"
             raise EngineError(message, kind=FailureKind.UNSUPPORTED)
-        return versions, time.monotonic() - started
+        return time.monotonic() - started
+
+
+def _content_of(folder: Path) -> str | None:
+    found = read_provenance(folder)
+    return found.content_sha256 if found else None
+
+
+def _not_here(record: CheckpointRecord, directory: Path, other: str | None) -> EngineError:
+    wanted = f"the measured {record.made_of.recipe} weights (sha256 {record.content_sha256[:12]})"
+    if other is None:
+        return EngineError(f"{wanted} are not in {directory}", kind=FailureKind.UNSUPPORTED)
+    what = f"in place of {wanted}, {directory} has others of the same ingredients (sha256 {other[:12]})"
+    return EngineError(what, kind=FailureKind.BAD_CHECKPOINT)
 
 
 def build_lock(directory: Path, key: str) -> Path:
@@ -215,7 +261,7 @@ def _copy_missing(source: Path, made: Path) -> None:
 
 
 def _write_provenance(
-    made: Path, key: str, source: str, ingredients: Ingredients, versions: dict[str, str], seconds: float
+    made: Path, source: str, ingredients: Ingredients, calibration: CalibrationRecord | None, seconds: float
 ) -> None:
     files = {
         path.name: RecordedFile(bytes=path.stat().st_size, sha256=file_sha256(path))
@@ -223,10 +269,10 @@ def _write_provenance(
         if path.is_file()
     }
     provenance = Provenance(
-        key=key,
+        key=ingredients.key(),
         source=source,
         ingredients=ingredients,
-        versions=versions,
+        calibration=calibration,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         bytes=sum(file.bytes for file in files.values()),

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import yaml
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
+from engine.artifacts.provenance import read_record
 from engine.backend import EngineError, Refusal
 from engine.config import EngineConfig
 from engine.devices import VARIABLE, DevicePool, visible_devices
@@ -103,9 +105,8 @@ class VllmBackend:
             yield server
 
     def _start_on(self, stack: contextlib.ExitStack, config: EngineConfig, log_path: Path, port: int) -> VllmServer:
-        config_path = self.write_options(
-            config, log_path.with_suffix(".yaml"), report=lambda text: note_for_reader(log_path, text)
-        )
+        checkpoint = self.checkpoint(config, report=lambda text: note_for_reader(log_path, text))
+        config_path = _write_yaml(config, checkpoint, log_path.with_suffix(".yaml"))
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fopt-vllm-", ignore_cleanup_errors=True))
         )
@@ -113,7 +114,7 @@ class VllmBackend:
         command = kept(serve, cpus=self._cpus, scratch=scratch)
         variables = self.variables(config, scratch) | self._take_devices(stack, config)
         child = stack.enter_context(ChildProcess(command, log_path=log_path, env=variables))
-        server = self.server_of(child, config, port)
+        server = self.server_of(child, config, port, weights=read_record(checkpoint) if checkpoint else None)
         self.wait(server, child)
         return server
 
@@ -124,7 +125,9 @@ class VllmBackend:
         mine = stack.enter_context(self._devices.take(num_ranks(config)))
         return {} if mine is None else {VARIABLE: ",".join(mine)}
 
-    def server_of(self, child: ChildProcess, config: EngineConfig, port: int) -> VllmServer:
+    def server_of(
+        self, child: ChildProcess, config: EngineConfig, port: int, *, weights: CheckpointRecord | None = None
+    ) -> VllmServer:
         """The server that a process of `command` is, or will be."""
         return VllmServer(
             child,
@@ -132,6 +135,7 @@ class VllmBackend:
             model_name=Path(config.model).name,
             api_key=self._api_key,
             memory=drafts_memory(config),
+            weights=weights,
         )
 
     def wait(self, server: VllmServer, child: ChildProcess) -> None:
@@ -154,10 +158,7 @@ class VllmBackend:
         Args:
             report: is told what is done while a quantized checkpoint is made.
         """
-        options = vllm_options(config, checkpoint=self.checkpoint(config, report=report))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(options, sort_keys=False))
-        return path
+        return _write_yaml(config, self.checkpoint(config, report=report), path)
 
     def checkpoint(self, config: EngineConfig, *, report: Callable[[str], None] = lambda _text: None) -> Path | None:
         """The folder of quantized weights that it loads in place of `config.model`; None: it needs none."""
@@ -217,6 +218,12 @@ class VllmBackend:
         if self._api_key is not None:
             variables |= {"VLLM_API_KEY": self._api_key}
         return variables
+
+
+def _write_yaml(config: EngineConfig, checkpoint: Path | None, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(vllm_options(config, checkpoint=checkpoint), sort_keys=False))
+    return path
 
 
 def drafts_memory(config: EngineConfig) -> DraftsMemory:

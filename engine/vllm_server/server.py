@@ -10,6 +10,7 @@ import time
 import urllib.error
 from enum import Enum, auto
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.backend import EngineError, FailureKind
 from engine.http_calls import CALL_ERRORS, reason_of
 from engine.process import ChildProcess, describe_exit
@@ -45,9 +46,10 @@ class VllmServer(ProcessServer):
         model_name: str,
         api_key: str | None = None,
         memory: DraftsMemory = DraftsMemory.NONE,
+        weights: CheckpointRecord | None = None,
     ) -> None:
         super().__init__(child, base_url=base_url, model_name=model_name, api_key=api_key)
-        self._memory = memory
+        self._memory, self.weights = memory, weights
         self.notes = (_STAYS,) if memory is DraftsMemory.STAYS else ()
 
     def reset_prefix_cache(self) -> None:

@@ -15,11 +15,14 @@ from typing import get_args
 import click
 
 from engine.artifacts.pruning import Pruning, StoredArtifact, prune, stored_artifacts
-from engine.artifacts.store import DIRECTORY_VARIABLE, ArtifactStore, default_directory
+from engine.artifacts.store import ArtifactStore, default_directory
 from engine.config import EngineConfig, Quantization, WeightFormat
 from optimizer.calibration import write_calibration
 from optimizer.cli.console import make_table, stdout_console
+from optimizer.cli.engines import STORE_DIRECTORY
 from optimizer.cli.progress import stderr_console
+from optimizer.cli.rebuild import command as rebuild_command
+from optimizer.cli.sensitivity import command as sensitivity_command
 from optimizer.errors import OptimizerError
 from workloads.parquet import read_workload
 
@@ -27,12 +30,6 @@ _KEY_SHOWN = 12
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS = "|".join(_BYTES)
-
-directory_option = click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    help=f"The cache. Default: ${DIRECTORY_VARIABLE}, else fireoptimizer/artifacts in the user's cache folder.",
-)
 
 
 class Age(click.ParamType[float]):
@@ -63,11 +60,15 @@ class Size(click.ParamType[int]):
 
 @click.group("artifacts", epilog="Example:  fopt artifacts prune --older-than 30d --max-size 20GB --dry-run")
 def command() -> None:
-    """Quantized checkpoints that studies built and later ones reuse: list, build and remove them."""
+    """Quantized checkpoints that studies built and later ones reuse: list, build, mix and remove them."""
+
+
+command.add_command(rebuild_command)
+command.add_command(sensitivity_command)
 
 
 @command.command("list", epilog="Example:  fopt artifacts list")
-@directory_option
+@STORE_DIRECTORY
 def list_command(directory: Path | None) -> None:
     """Print what the cache holds, the latest used first."""
     place = directory or default_directory()
@@ -82,7 +83,7 @@ def list_command(directory: Path | None) -> None:
 @click.option("--older-than", type=Age(), metavar="AGE", help="Remove what was last used longer ago, e.g. 30d.")
 @click.option("--max-size", type=Size(), metavar="SIZE", help="Remove the longest unused until so much is left.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@directory_option
+@STORE_DIRECTORY
 def prune_command(older_than: float | None, max_size: int | None, dry_run: bool, directory: Path | None) -> None:
     """Remove artifacts by age and size; never one that a running study or server uses."""
     if older_than is None and max_size is None:
@@ -112,7 +113,7 @@ def prune_command(older_than: float | None, max_size: int | None, dry_run: bool,
     help="Find 4-bit weights by GPTQ on this workload's conversations instead of rounding.",
 )
 @click.option("--quantizer-python", metavar="PATH", help="Python that has llmcompressor. Or: $FOPT_QUANTIZER_PYTHON.")
-@directory_option
+@STORE_DIRECTORY
 def build_command(
     model: Path,
     weights: WeightFormat,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from engine.artifacts.store import ArtifactStore, default_directory
+from engine.artifacts.store import DIRECTORY_VARIABLE
 from engine.backend import Backend
 from engine.bundled_backend import BundledBackend
 from engine.command_backend import CommandBackend
@@ -38,14 +38,12 @@ QUANTIZER_PYTHON = click.option(
     metavar="PATH",
     help="Engine vllm: the Python that has llmcompressor, for quantized checkpoints. Default: $FOPT_QUANTIZER_PYTHON.",
 )
+STORE_DIRECTORY = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help=f"The cache. Default: ${DIRECTORY_VARIABLE}, else fireoptimizer/artifacts in the user's cache folder.",
+)
 _MADE_BY_QUANTIZER = ("int8", "int4_g128", "int4_g32", "nvfp4")
-
-
-def checkpoint_store(quantizer_python: Path | None) -> ArtifactStore | None:
-    """Where quantized checkpoints come from; None: nobody can make them."""
-    if quantizer_python is None:
-        return None
-    return ArtifactStore(default_directory(), python=str(quantizer_python))
 
 
 def own_space(engine: str, vllm_python: Path | None) -> str | None:

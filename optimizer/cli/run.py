@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ import click
 
 from engine.backend import Backend
 from engine.simulated_backend import SimulatedBackend
-from engine.vllm_server.backend import VllmBackend
 from optimizer.cli.adapters import LORA_MODULES
 from optimizer.cli.budget import Budget, BudgetType
+from optimizer.cli.checkpoints import NO_CHECKPOINTS, study_checkpoints
 from optimizer.cli.console import print_study
 from optimizer.cli.device_choice import DEVICES, chosen_devices, refuse_devices_without_effect
-from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
+from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, make_backend
 from optimizer.cli.job import Wishes, make_job
 from optimizer.cli.progress import StudyProgress
 from optimizer.cli.simulated_job import make_simulated_job
@@ -102,9 +104,10 @@ def command(as_json: bool, **options: Any) -> None:
     --engine command --space FILE the server is whatever the file's `launch:` says, such as SGLang or llama.cpp."""
     budget = options.pop("budget") or _DEFAULT_BUDGETS.get(options["engine"], _DEFAULT_BUDGETS["bundled"])
     wishes = Wishes(**options, budget=budget)
-    job, backend = _prepare(wishes)
-    _refuse_early(job, backend)
-    result, paths = _run(job, backend, wishes.budget, quiet=as_json)
+    with ExitStack() as stack:
+        job, backend = _prepare(wishes, stack)
+        _refuse_early(job, backend)
+        result, paths = _run(job, backend, wishes.budget, quiet=as_json)
     if as_json:
         click.echo(json.dumps(study_json(result), indent=2))
     else:
@@ -117,18 +120,21 @@ def command(as_json: bool, **options: Any) -> None:
 _DEFAULT_BUDGETS = {"bundled": Budget(seconds=300), "vllm": Budget(seconds=1200), "simulated": Budget(trials=40)}
 
 
-def _prepare(wishes: Wishes) -> tuple[Job, Backend | SimulatedBackend]:
+def _prepare(wishes: Wishes, stack: ExitStack) -> tuple[Job, Backend | SimulatedBackend]:
     devices = chosen_devices(wishes.devices, wishes.engine)
     if wishes.engine == "simulated":
         return make_simulated_job(wishes)
-    store = checkpoint_store(wishes.quantizer_python)
     job = make_job(wishes)
+    checkpoints = NO_CHECKPOINTS
+    if wishes.engine == "vllm" and wishes.quantizer_python is not None:
+        checkpoints = stack.enter_context(study_checkpoints(job.workload, wishes.quantizer_python, seed=wishes.seed))
+        job = replace(job, notes=(*job.notes, *checkpoints.notes))
     backend = make_backend(
         wishes.engine,
         placement_for(job.workload, devices=devices),
         reconfigurable=True,
         vllm_python=wishes.vllm_python,
-        checkpoints=store.checkpoint if store else None,
+        checkpoints=checkpoints.give,
     )
     refuse_devices_without_effect(wishes.devices, backend)
     return job, backend
@@ -163,16 +169,15 @@ def _run(
         watcher = Watcher(job=job, progress=progress, tracker=tracker)
         result = run_study(job, backend=backend, observer=watcher)
         progress.phase("writing", "reports")
-        paths = write_reports(result, job.directory, checkpoint=_checkpoint(backend, result))
+        paths = write_reports(result, job.directory, checkpoint=_checkpoint(result))
         tracker.finish_study(result, job.directory)
     return result, paths
 
 
-def _checkpoint(backend: Backend | SimulatedBackend, result: StudyResult) -> Path | None:
-    """The folder from which vLLM serves the recommended weights, where they are not the model's own."""
-    if not isinstance(backend, VllmBackend) or result.recommendation is None:
-        return None
-    return backend.checkpoint(result.trial(result.recommendation.trial).config)
+def _checkpoint(result: StudyResult) -> Path | None:
+    """The folder from which the recommended weights were measured, where they are not the model's own."""
+    recommended = result.trial(result.recommendation.trial) if result.recommendation else None
+    return Path(recommended.weights.folder) if recommended and recommended.weights else None
 
 
 def _start_tracking(tracker: Tracker, job: Job) -> None:

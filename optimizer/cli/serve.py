@@ -25,11 +25,13 @@ from engine.endpoint_backend import URL
 from engine.process import kept, port_in_use
 from engine.vllm_server.backend import VllmBackend
 from optimizer.cli.adapters import LORA_MODULES, with_adapters
-from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
+from optimizer.cli.checkpoints import deployed_checkpoints
+from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, make_backend
 from optimizer.cli.progress import stderr_console
 from optimizer.errors import OptimizerError
 from optimizer.placement import Placement
-from reports.deployment import read_deployment
+from optimizer.results import Deployment
+from reports.deployment import bare_deployment, read_deployment
 
 _FAREWELL_S = 10.0  # beyond the drain; then the server is killed
 
@@ -66,14 +68,14 @@ def command(
 
     Weights are checked against the hashes in the file first. Ctrl-C lets running
     answers end, then stops; a second one stops at once."""
-    config = with_adapters(_config(deployment, model), lora_modules)
+    found = _deployment(deployment, model)
+    config = with_adapters(found.config, lora_modules)
     _refuse_what_is_not_served(config, api_key_env)
-    store = checkpoint_store(quantizer_python)
     backend = make_backend(
         config.engine,
         Placement(engine_cores=None, client_cores=None),
         vllm_python=vllm_python,
-        checkpoints=store.checkpoint if store else None,
+        checkpoints=deployed_checkpoints(found, deployment, quantizer_python),
     )
     _check(backend, config, host, port, api_key_env)
     wishes = _Wishes(
@@ -98,13 +100,13 @@ class _Wishes:
     drain_s: float
 
 
-def _config(deployment: Path | None, model: Path | None) -> EngineConfig:
+def _deployment(deployment: Path | None, model: Path | None) -> Deployment:
     if (deployment is None) == (model is None):
         raise click.UsageError("give a best.yaml, or --model DIR, one of the two.")
     if model is not None:
-        return EngineConfig(model=str(model))
+        return bare_deployment(EngineConfig(model=str(model)))
     assert deployment is not None
-    return read_deployment(deployment, verify=True).config
+    return read_deployment(deployment, verify=True)
 
 
 def _refuse_what_is_not_served(config: EngineConfig, api_key_env: str | None) -> None:

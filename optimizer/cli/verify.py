@@ -12,8 +12,9 @@ from pathlib import Path
 
 import click
 
+from optimizer.cli.checkpoints import deployed_checkpoints
 from optimizer.cli.console import print_verification
-from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, checkpoint_store, make_backend
+from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, make_backend
 from optimizer.cli.progress import Phases
 from optimizer.fidelity import Fidelity, choose_window, plan_fidelity
 from optimizer.placement import Placement, placement_for
@@ -55,12 +56,11 @@ def command(
     limits = with_quality_floor(parse_slos(slos or promised.slos))
     fidelity = plan_fidelity(None)
     placement = placement_for(traffic)
-    store = checkpoint_store(quantizer_python)
     backend = make_backend(
         promised.config.engine,
         placement,
         vllm_python=vllm_python,
-        checkpoints=store.checkpoint if store else None,
+        checkpoints=deployed_checkpoints(promised, deployment, quantizer_python),
     )
     window = choose_window(traffic, seconds or fidelity.verification_s, num_warmup=fidelity.warmup_requests, seed=seed)
     with tempfile.TemporaryDirectory(prefix="fopt-verify-") as scratch, Phases("verifying", quiet=as_json) as phases:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.artifacts.checkpoint_record import CalibrationRecord
 from optimizer.calibration import write_calibration
 from optimizer.errors import OptimizerError
 from workloads.metadata import Source, WorkloadMetadata
@@ -23,8 +24,9 @@ def test_rows_are_spread_over_the_workload_with_their_answers(tmp_path: Path) ->
     requests = [Request(request_id=f"r{i}", arrival_s=float(i), prompt=f"p{i} ", response=f"a{i}") for i in range(10)]
     workload = Workload.from_requests(requests, METADATA)
     found = rows(workload, tmp_path / "rows", 5)
-    assert found == [{"text": f"p{i} a{i}"} for i in (0, 2, 4, 6, 8)]
-    assert len(rows(workload, tmp_path / "all", 128)) == 10
+    texts = [f"p{i} a{i}" for i in range(10)]
+    assert [texts.index(str(row["text"])) // 2 for row in found] == [0, 1, 2, 3, 4]
+    assert [row["text"] for row in rows(workload, tmp_path / "all", 128)] == texts
 
 
 def test_every_form_of_prompt_is_kept(tmp_path: Path) -> None:
@@ -44,3 +46,14 @@ def test_a_workload_without_prompts_cannot_calibrate(tmp_path: Path) -> None:
     with pytest.raises(OptimizerError, match="holds no prompts"):
         write_calibration(workload, tmp_path / "rows")
     assert not (tmp_path / "rows").exists()
+
+
+def test_the_sample_is_the_same_for_the_same_seed_and_is_named(tmp_path: Path) -> None:
+    requests = [Request(request_id=f"r{i}", arrival_s=float(i), prompt=f"p{i}") for i in range(400)]
+    workload = Workload.from_requests(requests, METADATA)
+    first, again, other = (
+        write_calibration(workload, tmp_path / name, num_rows=40, seed=seed)
+        for name, seed in (("first", 3), ("again", 3), ("other", 4))
+    )
+    assert first.path.read_bytes() == again.path.read_bytes() != other.path.read_bytes()
+    assert first.record == CalibrationRecord(workload_fingerprint=workload.fingerprint, num_rows=40, seed=3)

@@ -1,5 +1,6 @@
 """A stand-in for the Python that has llm-compressor: answers its version and does what `behave` says."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 
 here = Path(__file__).parent
 if "-c" in sys.argv:
-    print("9.9.9")
+    print((here / "versions").read_text())
     sys.exit()
 job = json.loads(Path(sys.argv[-1]).read_text())
 with (here / "builds").open("a") as builds:
     builds.write(str(os.getpid()) + "\\n")
 behaviour = (here / "behaviour").read_text()
+if job["calibration"]:
+    shutil.copyfile(job["calibration"], here / "calibration")
 print("words of a library", flush=True)
 print(json.dumps({{"event": "progress", "phase": "quantizing"}}), flush=True)
 if behaviour.startswith("fail "):
@@ -32,9 +35,9 @@ output.mkdir()
 while behaviour == "wait" and not (here / "go").exists():
     time.sleep(0.01)
 (output / "half.safetensors").rename(output / "model.safetensors")
-(output / "model.safetensors").write_bytes(json.dumps(job["modifiers"]).encode())
+(output / "model.safetensors").write_bytes(json.dumps([job["modifiers"], behaviour]).encode())
 (output / "config.json").write_text(json.dumps({{"quantization_config": job["modifiers"]}}))
-print(json.dumps({{"event": "done", "versions": {{"llmcompressor": "9.9.9"}}}}), flush=True)
+print(json.dumps({{"event": "done"}}), flush=True)
 """
 
 
@@ -47,14 +50,24 @@ class FakeQuantizer:
         self.python = str(folder / "python")
         Path(self.python).write_text(PROGRAM.format(python=sys.executable))
         os.chmod(self.python, 0o755)
+        self.installed(llmcompressor="9.9.9")
         self.behave("build")
 
+    def installed(self, **versions: str) -> None:
+        """What it says of its packages; asked once a process."""
+        (self.folder / "versions").write_text(json.dumps(versions))
+
     def behave(self, behaviour: str) -> None:
-        """`build`, `wait` (until `go`), `fail KIND`, `killed`, `speechless`."""
+        """`build`, `build otherwise` (other weights), `wait` (until `go`), `fail KIND`, `killed`, `speechless`."""
         (self.folder / "behaviour").write_text(behaviour)
 
     def go(self) -> None:
         (self.folder / "go").touch()
+
+    @property
+    def calibration(self) -> str:
+        """What the last build was calibrated with."""
+        return (self.folder / "calibration").read_text()
 
     @property
     def builds(self) -> list[int]:

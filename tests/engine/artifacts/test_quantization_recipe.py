@@ -24,10 +24,19 @@ digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
 def key(
-    quantization: Quantization, *, source: str = "s", data: str | None = None, version: str = "1", gptq: bool = False
+    quantization: Quantization,
+    *,
+    source: str = "s",
+    data: str | None = None,
+    version: str = "1",
+    worker: str = "w",
+    gptq: bool = False,
 ) -> str:
     recipe = make_recipe(quantization, SHAPES, calibrated=gptq)
-    return Ingredients(source_sha256=source, recipe=recipe, calibration_sha256=data, llmcompressor=version).key()
+    versions = {"llmcompressor": version}
+    return Ingredients(
+        source_sha256=source, recipe=recipe, calibration_sha256=data, versions=versions, worker_sha256=worker
+    ).key()
 
 
 @given(overrides=disjoint, order=st.randoms(use_true_random=False))
@@ -59,6 +68,7 @@ def test_the_key_depends_on_each_ingredient(source: str, data: str, version: str
         key(plain, source=source),
         key(plain, data=data),
         key(plain, version="v" + version),
+        key(plain, worker=source),
         key(plain, gptq=True),
         key(Quantization(weights="int4_g128")),
         key(Quantization(weights="int4_g64_asym")),
@@ -67,7 +77,7 @@ def test_the_key_depends_on_each_ingredient(source: str, data: str, version: str
         key(Quantization(weights="fp8")),
         key(Quantization(weights="nvfp4")),
     }
-    assert len(keys) == 11
+    assert len(keys) == 12
 
 
 def test_caches_and_communication_are_not_of_the_checkpoint() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fake_quantizer import FakeQuantizer
 
+from engine.artifacts.checkpoint_record import CalibrationData
 from engine.artifacts.content_hash import ContentHashes, file_sha256
 from engine.artifacts.provenance import read_provenance
 from engine.artifacts.store import ArtifactStore, default_directory
@@ -86,7 +87,7 @@ def test_a_checkpoint_brings_its_tokenizer_and_tells_where_it_is_from(store: Art
     assert provenance is not None
     assert provenance.key == folder.name == provenance.ingredients.key()
     assert provenance.source == int8.model
-    assert provenance.versions == {"llmcompressor": "9.9.9"}
+    assert provenance.ingredients.versions == {"llmcompressor": "9.9.9"}
     assert set(provenance.files) == {path.name for path in folder.iterdir()} - {"provenance.json"}
     assert provenance.bytes == sum((folder / name).stat().st_size for name in provenance.files)
 
@@ -218,7 +219,7 @@ def test_calibration_matters_to_gptq_alone(
     data = tmp_path / "rows.jsonl"
     data.write_text('{"text": "a"}\n')
     plain = ArtifactStore(tmp_path / "store", python=quantizer.python)
-    calibrated = ArtifactStore(tmp_path / "store", python=quantizer.python, calibration=data)
+    calibrated = ArtifactStore(tmp_path / "store", python=quantizer.python, calibration=CalibrationData(path=data))
     int4 = EngineConfig(model=str(tiny_model), quantization=Quantization(weights="int4_g32"))
     assert plain.checkpoint(int8) == calibrated.checkpoint(int8)
     rounded, first = plain.checkpoint(int4), calibrated.checkpoint(int4)

@@ -95,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             tokens = self.engine.answer(body["prompt"], body.get("max_tokens", 16))
             choice = {"text": text(tokens), "token_ids": tokens, "finish_reason": "length", "prompt_logprobs": None}
+            choice["prompt_token_ids"] = body["prompt"]
             if "prompt_logprobs" in body:
                 choice["prompt_logprobs"] = [None, *({str(t): {"logprob": -0.5}} for t in body["prompt"][1:])]
             self._json({"choices": [choice], "usage": {"completion_tokens": len(tokens)}})
@@ -106,10 +107,11 @@ class Handler(BaseHTTPRequestHandler):
         self._say(200, "".join(lines).encode())
 
     def _json(self, body: object) -> None:
-        self._say(200, json.dumps(body).encode())
+        self._say(200, json.dumps(body).encode(), kind="application/json")
 
-    def _say(self, status: int, content: bytes) -> None:
+    def _say(self, status: int, content: bytes, *, kind: str = "text/plain") -> None:
         self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

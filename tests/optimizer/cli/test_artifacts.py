@@ -15,12 +15,12 @@ PROGRAM = """#!{python}
 import json, sys
 from pathlib import Path
 if "-c" in sys.argv:
-    print("9.9.9")
+    print(json.dumps({{"llmcompressor": "9.9.9"}}))
     sys.exit()
 output = Path(json.loads(Path(sys.argv[-1]).read_text())["output"])
 output.mkdir()
 (output / "model.safetensors").write_bytes(bytes(2000))
-print(json.dumps({{"event": "done", "versions": {{}}}}))
+print(json.dumps({{"event": "done"}}))
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 from fakes.fake_model import END, FakeModel, decode, encode
 
+from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.backend import EngineError, EngineStatistics, FailureKind
 from engine.config import EngineConfig
 
@@ -36,6 +37,7 @@ class FakeServer:
     launch_s = 0.01
     api_key: str | None = None
     notes: tuple[str, ...] = ()
+    weights: CheckpointRecord | None = None
 
     def __init__(self, behaviour: Behaviour, *, log_path: Path) -> None:
         self.behaviour = behaviour
