@@ -112,6 +112,7 @@ def simulated_replay(
             parent=np.array(parents, np.int64) if max(parents) >= 0 else None,
             think_s=np.array([request.think_s or 0.0 for request in requests]) if max(parents) >= 0 else None,
             priority=_priorities(requests),
+            client=_clients(requests),
             block_hashes=hashes if any(hashes) else None,
             hash_block_tokens=size,
         ),
@@ -137,6 +138,14 @@ def _priorities(requests: Sequence[Request]) -> Ints | None:
     if all(request.priority is None for request in requests):
         return None
     return np.array([request.priority or 0 for request in requests], np.int64)
+
+
+def _clients(requests: Sequence[Request]) -> Ints | None:
+    """A number for each tenant; those without one are one client."""
+    if all(request.tenant is None for request in requests):
+        return None
+    numbers: dict[str | None, int] = {}
+    return np.array([numbers.setdefault(request.tenant, len(numbers)) for request in requests], np.int64)
 
 
 def _recorded_token_ids(request: Request) -> Sequence[int]:

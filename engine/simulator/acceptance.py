@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import isnan, nan
 
 import numpy as np
 
 from engine.simulator.errors import SimulatorError
+from engine.simulator.traffic import Floats
 
 _POOL = 1 << 14  # steps drawn once and walked through by all answers
 
@@ -76,3 +78,23 @@ class StepDrawer:
         end = bisect_left(ends, wanted, place)
         self._place = end if end < len(ends) - 1 else 0
         return max(1, steps + end - place)
+
+
+class AnswerSteps:
+    """How many steps the remaining tokens of a traffic's answers take.
+
+    Args:
+        profile: None: no drafts, a step a token.
+        tokens_per_step: by request, where its own is known; NaN elsewhere.
+    """
+
+    def __init__(self, profile: AcceptanceProfile | None, seed: int, tokens_per_step: Floats | None) -> None:
+        self._drawer = StepDrawer(profile, seed) if profile else None
+        self._own: list[float] | None = None if tokens_per_step is None else tokens_per_step.tolist()
+
+    def of(self, request: int, num_tokens: int) -> int:
+        """0 for no tokens."""
+        if self._drawer is None or not num_tokens:
+            return num_tokens
+        own = nan if self._own is None else self._own[request]
+        return self._drawer.steps(num_tokens) if isnan(own) else max(1, round(num_tokens / own))

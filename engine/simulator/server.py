@@ -7,39 +7,30 @@ decode in step. So a decoding sequence is only the tick at which it will end, an
 end, an arrival, a full cache) are one jump: work grows with requests, not with tokens.
 
 Where it is simpler than an engine: a decoding sequence's blocks are counted from above by (tokens + block_size - 1) /
-block_size, half a block too many on average; drafts that the budget cuts off are accepted as if they were not; all
-steps of a jump lie on the line between its first and its last.
+block_size, half a block too many on average; a prompt under way never stops answers of worse rank, as in vLLM (the
+bundled engine computes in order of rank); under `fair`, who waits for blocks is chosen anew when some come free, not at
+every step; drafts that the budget cuts off are accepted as if they were not; all steps of a jump lie on the line between
+its first and its last.
 """
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from math import ceil, inf, isnan, nan, sqrt
-from typing import NamedTuple
+from math import ceil, inf
 
-from engine.simulator.acceptance import StepDrawer
-from engine.simulator.errors import SimulatorError
+import numpy as np
+
+from engine.simulator.acceptance import AnswerSteps
+from engine.simulator.decoding import SLACK, Decoding, steps_within
 from engine.simulator.oracle import StepTimeOracle
 from engine.simulator.prefix_cache import PrefixCache
 from engine.simulator.prefix_paths import prefix_paths
+from engine.simulator.request_limits import refuse_what_never_fits
 from engine.simulator.settings import SchedulerSettings
+from engine.simulator.stints import Stints
 from engine.simulator.tick_log import TickLog
 from engine.simulator.traffic import Traffic
-
-_SLACK = 1e-6
-
-
-class _Decoding(NamedTuple):
-    """A decoding sequence: from `tick` with `num_computed` tokens, `num_tokens` to come in `num_steps` ticks."""
-
-    tick: int
-    num_computed: int
-    num_tokens: int
-    num_steps: int
-
-    def gained(self, tick: int) -> int:
-        """Tokens that came until then."""
-        return (tick - self.tick) * self.num_tokens // self.num_steps if self.num_steps else 0
+from engine.simulator.waiting_lines import FairToClients, make_waiting_line
 
 
 class SimulatedServer:
@@ -55,7 +46,7 @@ class SimulatedServer:
     def __init__(
         self, traffic: Traffic, settings: SchedulerSettings, oracle: StepTimeOracle, *, interruptible: bool = False
     ) -> None:
-        _refuse_what_never_fits(traffic, settings)
+        refuse_what_never_fits(traffic, settings)
         self.settings = settings
         self.now_s = 0.0
         self.busy_s = 0.0
@@ -67,33 +58,32 @@ class SimulatedServer:
         self.num_cached_tokens = [-1] * len(traffic)  # found at first admission
         self.num_running = 0
         self._step_s = oracle.step_s
-        self._interruptible = interruptible
+        self._interruptible = interruptible or settings.scheduling_policy == "fair"
         self._inputs: list[int] = traffic.input_tokens.tolist()
         self._outputs: list[int] = traffic.output_tokens.tolist()
-        self._priorities: list[int] = [0] * len(traffic) if traffic.priority is None else traffic.priority.tolist()
-        self._by_priority = traffic.priority is not None
         self._drafts = settings.num_draft_tokens
         self._drafted_share = settings.acceptance.drafted_share if settings.acceptance else 0.0
-        self._drawer = StepDrawer(settings.acceptance, settings.seed) if settings.acceptance else None
-        own = traffic.tokens_per_step
-        self._tokens_per_step: list[float] = [nan] * len(traffic) if own is None else own.tolist()
+        self._answer_steps = AnswerSteps(settings.acceptance, settings.seed, traffic.tokens_per_step)
         self._cache = (
             PrefixCache(prefix_paths(traffic, settings.block_size)) if settings.enable_prefix_caching else None
         )
-        self._waiting: list[tuple[int, int, int]] = []  # priority, order, request
+        by_priority = settings.scheduling_policy == "priority" and traffic.priority is not None
+        ranks = traffic.priority if by_priority and traffic.priority is not None else np.zeros(len(traffic), np.int64)
+        self._waiting = make_waiting_line(settings.scheduling_policy, ranks=ranks, clients=traffic.client)
+        self._accounts = self._waiting if isinstance(self._waiting, FairToClients) else None
+        self._joinable = False  # prompts that were computed elsewhere can be taken in
         self._orders = [0] * len(traffic)
         self._num_submitted = 0
         self._blocked = False  # the first in the queue waits until somebody lets go of blocks or budget
-        self._admitted: list[tuple[int, int, int, int]] = []  # priority, order, request, stint; some are stale
-        self._stint_of = [0] * len(traffic)  # 0: not running
-        self._num_stints = 0
+        self._stints = Stints(ranks.tolist(), by_priority=by_priority)
+        self._stint_of = self._stints.current
         self._prefilling = -1  # the request whose prompt is under way
         self._prefilled = 0  # its computed tokens
         self._prompt_blocks = 0  # of prompts that are computed in this step or under way, the cache's left out
         self._shared = [0] * len(traffic)  # blocks of a running request that the cache counts
         self._num_shared = 0  # of all decoding sequences
         self._ends: list[tuple[int, int, int]] = []  # tick, request, stint; some are stale
-        self._decodings: dict[int, _Decoding] = {}
+        self._decodings: dict[int, Decoding] = {}
         self._emitted = [0] * len(traffic)  # tokens known when it was last admitted or began to decode
         self._tick = 0
         self._context = 0.0  # computed tokens of all decoding sequences
@@ -117,8 +107,8 @@ class SimulatedServer:
             self.now_s = arrival_s
         self._num_submitted += 1
         self._orders[request] = self._num_submitted
-        heappush(self._waiting, (self._priorities[request], self._num_submitted, request))
-        if self._waiting[0][2] == request:
+        self._waiting.add(request, self._num_submitted, self._tick)
+        if self._waiting.first(self._tick) == request:
             self._blocked = False
 
     def cached_blocks(self, request: int) -> int:
@@ -137,10 +127,12 @@ class SimulatedServer:
         max_num_seqs = self.settings.max_num_seqs
         while self.now_s < until_s and (self.num_running or self._waiting):
             admissible = self._waiting and not self._blocked and self.num_running < max_num_seqs
-            if admissible or self._prefilling >= 0:
+            if admissible or self._prefilling >= 0 or self._joinable:
                 self._step(ended)
-            else:
+            elif self.num_running:
                 self._jump(until_s, ended)
+            else:
+                break  # somebody else's blocks must come free first
             if pause_at_end and ended:
                 break
         return ended
@@ -153,6 +145,9 @@ class SimulatedServer:
         reserved = min(decoding * self._drafts, limit - decoding)
         drafts, budget = reserved * self._drafted_share, limit - decoding - reserved
         ready: list[int] = []
+        if self._joinable and not preempted:
+            joined, joined_context = self._join(budget, ready)
+            decoding, context, budget = decoding + joined, context + joined_context, budget - joined
         num_seqs = num_tokens = num_context = 0
         if self._prefilling >= 0 and budget:
             num_context = self._prefilled
@@ -171,10 +166,16 @@ class SimulatedServer:
         elif decoding:
             duration_s = self._step_s(0, 0, 0, decoding, context, drafts)
         else:
-            return  # what was under way was preempted: the next step admits it anew
+            return  # what was under way was preempted, or nobody could be admitted
         self._run_steps(1, duration_s, 0.0, ended)
+        if self._accounts is not None:
+            self._accounts.end_step(self._tick)
         for request in ready:
             self._begin_decoding(request, ended)
+
+    def _join(self, budget: int, ready: list[int]) -> tuple[int, float]:
+        """Take in prompts that were computed elsewhere: how many, and their context. Here there are none."""
+        raise NotImplementedError
 
     def _jump(self, until_s: float, ended: list[int]) -> None:
         """As many decode steps as nothing interrupts."""
@@ -186,7 +187,7 @@ class SimulatedServer:
         decoding, context = len(self._decodings), self._context
         drafts = min(decoding * self._drafts, settings.max_num_batched_tokens - decoding) * self._drafted_share
         room = (settings.num_blocks - self.used_blocks) * settings.block_size
-        steps = min(ends[0][0] - self._tick, 1 + int((room + _SLACK) / rate))
+        steps = min(ends[0][0] - self._tick, 1 + int((room + SLACK) / rate))
         first_s = self._step_s(0, 0, 0, decoding, context, drafts)
         growth_s = 0.0
         if steps > 1:
@@ -196,7 +197,7 @@ class SimulatedServer:
             if left_s < steps * (first_s + last_s) / 2 and (
                 self._interruptible or not (self._blocked or self.num_running >= settings.max_num_seqs)
             ):
-                steps = min(steps, _steps_within(left_s, first_s, growth_s))
+                steps = min(steps, steps_within(left_s, first_s, growth_s))
         self._run_steps(steps, first_s, growth_s, ended)
 
     def _run_steps(self, steps: int, first_s: float, growth_s: float, ended: list[int]) -> None:
@@ -217,9 +218,9 @@ class SimulatedServer:
     def _admit(self, budget: int, ready: list[int]) -> tuple[int, int] | None:
         """Start the first waiting sequence: its cached and its computed tokens; None when it must wait."""
         settings, size, cache = self.settings, self.settings.block_size, self._cache
-        _, order, request = self._waiting[0]
+        request = self._waiting.first(self._tick)
         known = self._inputs[request] + self._emitted[request]
-        used = ceil(self.used_blocks - _SLACK)
+        used = ceil(self.used_blocks - SLACK)
         num_cached = num_revived = 0
         if cache is not None:
             cache.evict_down_to(settings.num_blocks - used)
@@ -232,10 +233,8 @@ class SimulatedServer:
         if used + needed + num_revived > settings.num_blocks:
             self._blocked = True
             return None
-        heappop(self._waiting)
-        self._num_stints += 1
-        self._stint_of[request] = self._num_stints
-        self._admitted.append((self._priorities[request], order, request, self._num_stints))
+        self._waiting.admit(request, self._tick)
+        self._stints.start(request, self._orders[request])
         self.num_running += 1
         self._prompt_blocks += needed
         self._shared[request] = num_cached
@@ -247,6 +246,8 @@ class SimulatedServer:
             ready.append(request)
         else:
             self._prefilling, self._prefilled = request, num_cached * size + num_tokens
+        if self._accounts is not None:
+            self._accounts.compute(request, min(num_tokens, self._inputs[request] - num_cached * size))
         return num_cached * size, num_tokens
 
     def _continue(self, budget: int, ready: list[int]) -> int:
@@ -259,10 +260,12 @@ class SimulatedServer:
         left = self._inputs[request] + self._emitted[request] - self._prefilled
         num_tokens = min(left, budget)
         needed = -(-(self._prefilled + num_tokens) // size) - -(-self._prefilled // size)
-        if self.used_blocks + needed > self.settings.num_blocks + _SLACK:
+        if self.used_blocks + needed > self.settings.num_blocks + SLACK:
             self._preempt(request)
             return 0
         self._prompt_blocks += needed
+        if self._accounts is not None:
+            self._accounts.compute(request, min(num_tokens, self._inputs[request] - self._prefilled))
         self._prefilled += num_tokens
         if num_tokens == left:
             self._prefilling = -1
@@ -280,8 +283,10 @@ class SimulatedServer:
         if self.first_token_s[request] == inf:
             self.first_token_s[request] = self._delivered_s
         left = self._outputs[request] - self._emitted[request]
-        steps = self._num_steps(request, left)
-        self._decodings[request] = _Decoding(tick, known, left, steps)
+        steps = self._answer_steps.of(request, left)
+        self._decodings[request] = began = Decoding(tick, known, left, steps)
+        if self._accounts is not None:
+            self._accounts.begin(request, tick, tokens_per_tick=began.rate)
         self._context += known
         self._num_shared += self._shared[request]
         if left:
@@ -289,13 +294,6 @@ class SimulatedServer:
             heappush(self._ends, (tick + steps, request, self._stint_of[request]))
         else:
             self._end(request, ended)
-
-    def _num_steps(self, request: int, num_tokens: int) -> int:
-        """How many steps an answer's remaining tokens take."""
-        if self._drawer is None or not num_tokens:
-            return num_tokens
-        own = self._tokens_per_step[request]
-        return self._drawer.steps(num_tokens) if isnan(own) else max(1, round(num_tokens / own))
 
     def _end(self, request: int, ended: list[int]) -> None:
         self.end_s[request] = self._delivered_s
@@ -309,16 +307,12 @@ class SimulatedServer:
         gained = began.gained(self._tick)
         self.log.stints.append((request, began.tick, self._tick, 1 + gained))
         self._emitted[request] += gained
-        computed = began.num_computed + gained
-        if self._cache is not None:
-            added = self._cache.add(request, computed // self.settings.block_size)
-            self._shared[request] += added
-            self._num_shared += added
-            self._cache.evict_down_to(self.settings.num_blocks - ceil(self.used_blocks - _SLACK))
-            self._cache.release(request)
+        if self._accounts is not None:
+            self._accounts.end(request, self._tick, tokens_per_tick=began.rate)
+        self._let_go(request, began.num_computed + gained)
         del self._decodings[request]
         if self._decodings:
-            rate = began.num_tokens / began.num_steps if began.num_steps else 0.0
+            rate = began.rate
             self._context -= began.num_computed + (self._tick - began.tick) * rate
             self._rate -= rate
             self._num_shared -= self._shared[request]
@@ -327,21 +321,23 @@ class SimulatedServer:
         self.num_running -= 1
         self._blocked = False
 
+    def _let_go(self, request: int, num_computed: int) -> None:
+        """Of a sequence's blocks; those of what it computed stay cached until they are needed."""
+        if self._cache is None:
+            return
+        added = self._cache.add(request, num_computed // self.settings.block_size)
+        self._shared[request] += added
+        self._num_shared += added
+        self._cache.evict_down_to(self.settings.num_blocks - ceil(self.used_blocks - SLACK))
+        self._cache.release(request)
+
     def _make_room(self) -> bool:
         """Preempt until every decoding sequence finds room for its next tokens; whether anybody was."""
         preempted = False
-        while self._decodings and self.used_blocks > self.settings.num_blocks + _SLACK:
-            self._preempt(self._newest())
+        while self._decodings and self.used_blocks > self.settings.num_blocks + SLACK:
+            self._preempt(self._stints.take_newest())
             preempted = True
         return preempted
-
-    def _newest(self) -> int:
-        """The running request to be preempted first: of the last priority, the one that came last."""
-        while True:
-            place = self._admitted.index(max(self._admitted)) if self._by_priority else -1
-            last = self._admitted.pop(place)
-            if self._stint_of[last[2]] == last[3]:
-                return last[2]
 
     def _preempt(self, request: int) -> None:
         """Back to the front of the queue; everything is computed anew but what is still cached by then."""
@@ -357,30 +353,4 @@ class SimulatedServer:
             self._stop(request)
         self._stint_of[request] = 0
         self.num_preemptions[request] += 1
-        heappush(self._waiting, (self._priorities[request], self._orders[request], request))
-
-
-def _steps_within(left_s: float, first_s: float, growth_s: float) -> int:
-    """The fewest steps that last until `left_s`: the root of growth/2 n² + (first - growth/2) n = left."""
-    linear = first_s - growth_s / 2
-    if abs(growth_s) < 1e-9 * first_s:
-        return max(1, ceil(left_s / first_s - _SLACK))
-    root = (sqrt(max(0.0, linear * linear + 2 * growth_s * left_s)) - linear) / growth_s
-    return max(1, ceil(root - _SLACK))
-
-
-def _refuse_what_never_fits(traffic: Traffic, settings: SchedulerSettings) -> None:
-    if not len(traffic):
-        return
-    longest = int((traffic.input_tokens + traffic.output_tokens).max())
-    if longest + settings.block_size + settings.num_draft_tokens > settings.capacity_tokens:
-        raise SimulatorError(
-            f"a request of {longest} tokens does not fit the KV cache of {settings.capacity_tokens} tokens. Give the "
-            "cache more memory, or drop the request"
-        )
-    prompt = int(traffic.input_tokens.max())
-    if not settings.enable_chunked_prefill and prompt > settings.max_num_batched_tokens:
-        raise SimulatorError(
-            f"a prompt of {prompt} tokens does not fit max_num_batched_tokens {settings.max_num_batched_tokens} while "
-            "chunked prefill is off. Raise it or switch chunked prefill on"
-        )
+        self._waiting.add_preempted(request, self._orders[request])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, SchedulingPolicy
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.errors import SimulatorError
 
@@ -29,6 +29,7 @@ class SchedulerSettings:
     max_num_batched_tokens: int = 2048
     enable_chunked_prefill: bool = True
     enable_prefix_caching: bool = True
+    scheduling_policy: SchedulingPolicy = "fcfs"
     block_size: int = 16
     acceptance: AcceptanceProfile | None = None
     request_overhead_s: float = 0.0
@@ -77,6 +78,7 @@ def settings_of(
         max_num_batched_tokens=config.max_num_batched_tokens,
         enable_chunked_prefill=config.enable_chunked_prefill,
         enable_prefix_caching=config.enable_prefix_caching,
+        scheduling_policy=config.scheduling_policy,
         block_size=config.block_size,
         acceptance=acceptance,
         request_overhead_s=request_overhead_s,

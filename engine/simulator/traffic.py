@@ -15,7 +15,8 @@ from engine.simulator.errors import SimulatorError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_COLUMNS = ("input_tokens", "output_tokens", "parent", "think_s", "priority", "block_hashes", "tokens_per_step")
+_OF_ANSWERS = ("output_tokens", "parent", "think_s", "tokens_per_step")
+_COLUMNS = ("input_tokens", "priority", "client", "block_hashes", *_OF_ANSWERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +29,8 @@ class Traffic:
         output_tokens: at least 1; a request ends when it has them.
         parent: the request (index) whose end it waits for, -1 for none.
         think_s: from the parent's end to its own start.
-        priority: lower first; among equals the earlier.
+        priority: lower first, among equals the earlier; read by the policy `priority` alone.
+        client: numbers from 0, of whom the policy `fair` serves in turn; None: all are one.
         block_hashes: names of the leading full blocks of prompt and answer, as far as known. A name stands for its
             block at its place after the blocks before it. None: nothing is shared.
         hash_block_tokens: tokens of a named block.
@@ -45,6 +47,7 @@ class Traffic:
     parent: Ints | None = None
     think_s: Floats | None = None
     priority: Ints | None = None
+    client: Ints | None = None
     block_hashes: Sequence[Sequence[int]] | None = None
     hash_block_tokens: int = 16
     tokens_per_step: Floats | None = None
@@ -65,6 +68,8 @@ class Traffic:
             raise SimulatorError("think_s has a negative or undefined entry. Give seconds, zero or more")
         if self.tokens_per_step is not None and (self.tokens_per_step < 1).any():
             raise SimulatorError("tokens_per_step has an entry below 1: every step of an answer gives a token")
+        if self.client is not None and len(self) and not 0 <= self.client.min() <= self.client.max() < len(self):
+            raise SimulatorError("client has an entry that is no number from 0 on. Number the clients")
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise SimulatorError(f"max_concurrency is {self.max_concurrency}. Give at least 1")
 

@@ -90,6 +90,16 @@ def test_parents_come_before_their_followers() -> None:
     assert np.array_equal(replay.traffic.parent, [-1, 0])
 
 
+def test_tenants_are_served_in_turn_where_the_policy_is_fair() -> None:
+    busy = [request(f"a{i}", 0.0, tenant="a") for i in range(4)]
+    replay = simulated_replay(workload(*busy, request("b", 0.5, tenant="b"), request("nobody", 0.5)))
+    assert replay.traffic.client is not None
+    assert replay.traffic.client.tolist() == [0, 0, 0, 0, 1, 2]
+    one_by_one = SchedulerSettings(num_blocks=1000, max_num_seqs=1, scheduling_policy="fair")
+    assert simulate(replay.traffic, one_by_one, SECOND).end_s.tolist() == [3, 12, 15, 18, 6, 9]
+    assert simulated_replay(workload(request("a", 0.0))).traffic.client is None
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -56,6 +56,9 @@ def traffics(draw: st.DrawFn) -> Traffic:
     if draw(st.booleans()):
         columns["priority"] = np.array(draw(st.lists(st.integers(0, 2), min_size=number, max_size=number)))
     if draw(st.booleans()):
+        clients = st.lists(st.integers(0, min(2, number - 1)), min_size=number, max_size=number)
+        columns["client"] = np.array(draw(clients))
+    if draw(st.booleans()):
         columns["block_hashes"] = [draw(st.lists(st.integers(0, 1), max_size=i // 16)) for _, i, _ in rows]
     if draw(st.booleans()):
         columns["max_concurrency"] = draw(st.integers(1, 8))
@@ -72,6 +75,7 @@ def settings(draw: st.DrawFn) -> SchedulerSettings:
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=draw(st.integers(max(16, max_num_seqs), 300)),
         enable_prefix_caching=draw(st.booleans()),
+        scheduling_policy=draw(st.sampled_from(["fcfs", "priority", "fair"])),
         acceptance=None if acceptance is None else AcceptanceProfile(per_position=acceptance),
         seed=draw(st.integers(0, 3)),
     )

@@ -12,7 +12,7 @@ from simulator_cases import traffic
 from engine.bundled.block_manager import BlockManager
 from engine.bundled.sampling_params import SamplingParams
 from engine.bundled.scheduler import Scheduler
-from engine.bundled.sequence import Sequence
+from engine.bundled.sequence import ANYBODY, Sequence, Standing
 from engine.config import EngineConfig
 from engine.simulator.oracle import ConstantOracle
 from engine.simulator.settings import settings_of
@@ -30,13 +30,19 @@ class Reality(NamedTuple):
     num_preemptions: int
 
 
-def really(config: EngineConfig, prompts: list[list[int]], rows: list[tuple[float, int, int]], blocks: int) -> Reality:
+def really(
+    config: EngineConfig,
+    prompts: list[list[int]],
+    rows: list[tuple[float, int, int]],
+    blocks: int,
+    standings: list[Standing] | None = None,
+) -> Reality:
     """Steps of one second: a request that arrives during a step is seen by the next."""
     manager = BlockManager(blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
     scheduler = Scheduler(config, manager, max_model_len=10_000)
     sequences = [
-        Sequence(str(i), prompt, SamplingParams(max_tokens=row[2]), seed=0, eos=())
-        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
+        Sequence(str(i), prompt, SamplingParams(max_tokens=row[2]), seed=0, eos=(), standing=standing)
+        for i, (prompt, row, standing) in enumerate(zip(prompts, rows, standings or [ANYBODY] * len(rows), strict=True))
     ]
     first, last, pending, now = [0] * len(rows), [0] * len(rows), list(range(len(rows))), 0
     while pending or scheduler.has_unfinished():
@@ -92,6 +98,27 @@ def test_tokens_come_after_the_same_steps(
     assert np.round(outcome.first_token_s).astype(int).tolist() == real.first
     assert np.round(outcome.end_s).astype(int).tolist() == real.last
     assert outcome.num_cached_tokens.tolist() == real.cached
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(cases(), st.sampled_from(["priority", "fair"]), st.data())
+def test_policies_admit_in_the_same_order(
+    case: tuple[EngineConfig, list[list[int]], list[tuple[float, int, int]]], policy: str, data: st.DataObject
+) -> None:
+    """A step holds any prompt beside every answer: else the engine lets a prompt of better rank stop answers."""
+    config, prompts, rows = case
+    config = EngineConfig.model_validate(
+        config.model_dump() | {"scheduling_policy": policy, "max_num_batched_tokens": 150}
+    )
+    ranks = data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))
+    clients = data.draw(st.lists(st.integers(0, min(2, len(rows) - 1)), min_size=len(rows), max_size=len(rows)))
+    standings = [Standing(priority=rank, client=str(who)) for rank, who in zip(ranks, clients, strict=True)]
+    config = config.model_copy(update={"enable_prefix_caching": False})
+    real = really(config, prompts, rows, blocks=1_000, standings=standings)
+    load = traffic(rows, priority=np.array(ranks), client=np.array(clients))
+    outcome = simulate(load, settings_of(config, num_blocks=1_000), ConstantOracle(seconds=1.0))
+    assert np.round(outcome.first_token_s).astype(int).tolist() == real.first
+    assert np.round(outcome.end_s).astype(int).tolist() == real.last
 
 
 def test_a_tight_cache_preempts_about_as_often() -> None:

@@ -46,8 +46,10 @@ def test_an_arrival_waits_for_the_step_that_is_running() -> None:
 def test_a_lower_priority_number_goes_first() -> None:
     rows = [(0.0, 1, 5), (1.0, 1, 1), (2.0, 1, 1)]
     priority = np.array([0, 1, 0])
-    outcome = simulate(traffic(rows, priority=priority), scheduler(max_num_seqs=1), SECOND)
-    assert outcome.end_s.tolist() == [5, 7, 6]
+    load = traffic(rows, priority=priority)
+    by_priority = scheduler(max_num_seqs=1, scheduling_policy="priority")
+    assert simulate(load, by_priority, SECOND).end_s.tolist() == [5, 7, 6]
+    assert simulate(load, scheduler(max_num_seqs=1), SECOND).end_s.tolist() == [5, 6, 7]
 
 
 def test_a_turn_starts_after_its_parents_end_and_a_thought() -> None:
