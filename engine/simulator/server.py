@@ -9,8 +9,8 @@ end, an arrival, a full cache) are one jump: work grows with requests, not with 
 Where it is simpler than an engine: a decoding sequence's blocks are counted from above by (tokens + block_size - 1) /
 block_size, half a block too many on average; a prompt under way never stops answers of worse rank, as in vLLM (the
 bundled engine computes in order of rank); under `fair`, who waits for blocks is chosen anew when some come free, not at
-every step; drafts that the budget cuts off are accepted as if they were not; all steps of a jump lie on the line between
-its first and its last.
+every step; drafts that the budget cuts off are accepted as if they were not; all steps of a jump lie on the line
+between its first and its last.
 """
 
 from __future__ import annotations
