@@ -133,7 +133,7 @@ def speed_of(work: Path, name: str, load: float, window: TrialWindow) -> float:
 
 
 def compared(arguments: argparse.Namespace, window: TrialWindow) -> dict[str, Any]:
-    """Every cell as measured and as predicted."""
+    """Every cell of the configs that were measured to their end, and as predicted."""
     work = arguments.work
     name, load = CALIBRATING
     steps = [s for cell in (PROBE, load) for s in observed_steps(read_records(path_of(work, name, cell)))]
@@ -143,7 +143,8 @@ def compared(arguments: argparse.Namespace, window: TrialWindow) -> dict[str, An
     records = read_records(path_of(work, name, load))
     overhead = fitted_overhead(replay, settings_of(name, arguments.model), oracle, records, speed=speed)
     cells, capacities = [], []
-    for other in CONFIGS:
+    whole = [name for name in CONFIGS if all(path_of(work, name, cell).exists() for cell in (PROBE, *LOADS))]
+    for other in whole:
         settings = replace(settings_of(other, arguments.model), **overhead._asdict())
         said = saturated_tokens_per_second(replay.traffic, settings, oracle)
         capacities.append({"config": other, "measured": capacity(work, other), "predicted": said})
