@@ -16,7 +16,16 @@ from engine.bundled.layer_formats import MODULES
 from engine.bundled.model_config import ModelConfig, read_json
 from engine.checkpoint_tensors import tensor_shapes
 
-_REFUSED = ("use_dora", "modules_to_save", "lora_bias", "layer_replication", "trainable_token_indices")
+_REFUSED = (
+    "use_dora",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "exclude_modules",
+    "modules_to_save",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+)
 _PREFIX = "base_model.model."
 
 
@@ -63,6 +72,13 @@ def checked_adapter(folder: Path, model: ModelConfig, *, max_rank: int) -> Adapt
         CheckpointError: as `load_adapter_config`; tensors that are missing, too many or of another model's shape.
         UnsupportedError: a rank above `max_rank`.
     """
+    try:
+        return _checked(folder, model, max_rank=max_rank)
+    except (re.error, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{folder}/adapter_config.json holds a value of the wrong kind: {error}") from None
+
+
+def _checked(folder: Path, model: ModelConfig, *, max_rank: int) -> AdapterConfig:
     config = load_adapter_config(folder, model)
     if config.max_rank > max_rank:
         raise UnsupportedError(f"{folder}: rank {config.max_rank} is more than max_lora_rank {max_rank}. Raise that")
@@ -127,6 +143,8 @@ def load_adapter_config(folder: Path, model: ModelConfig) -> AdapterConfig:
         raise CheckpointError(f"{folder}/adapter_config.json lacks r or lora_alpha, or one is no number") from None
     if rank < 1:
         raise CheckpointError(f"{folder}: a rank of {rank} is no adapter")
+    if rank != float(raw["r"]) or not math.isfinite(alpha):
+        raise CheckpointError(f"{folder}: r {raw['r']} and lora_alpha {alpha} are not a whole and a finite number")
     return AdapterConfig(
         folder=folder,
         rank=rank,
