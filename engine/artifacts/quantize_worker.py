@@ -76,11 +76,15 @@ def calibration_rows(path: Path, source: str, limit: int) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    samples = [token_ids(json.loads(line), tokenizer)[:limit] for line in lines]
+    samples = [token_ids(row, tokenizer)[:limit] for row in read_rows(path)]
     if not any(samples):
         raise ValueError("the calibration data holds no tokens")
     return Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in samples if ids])
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """JSON lines, apart at line feeds alone: a text may hold other characters that end lines, such as U+2028."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def token_ids(row: dict[str, Any], tokenizer: Any) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.artifacts.checkpoint_record import CalibrationRecord
+from engine.artifacts.quantize_worker import read_rows
 from optimizer.calibration import write_calibration
 from optimizer.errors import OptimizerError
 from workloads.metadata import Source, WorkloadMetadata
@@ -18,6 +19,13 @@ METADATA = WorkloadMetadata(name="w", source=Source(format="test"))
 def rows(workload: Workload, path: Path, num_rows: int) -> list[dict[str, object]]:
     write_calibration(workload, path, num_rows=num_rows)
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_worker_reads_texts_with_unusual_line_ends(tmp_path: Path) -> None:
+    text = "one\u2028two\u2029three\x85four"
+    workload = Workload.from_requests([Request(request_id="r", arrival_s=0.0, prompt=text, response="a")], METADATA)
+    write_calibration(workload, tmp_path / "rows.jsonl", num_rows=1)
+    assert read_rows(tmp_path / "rows.jsonl") == [{"text": text + "a"}]
 
 
 def test_rows_are_spread_over_the_workload_with_their_answers(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Quantized checkpoints from a study to what serves and verifies: calibrated, named by hash, found again, made again.
 
-vLLM and llm-compressor are stand-ins; the real ones are in `test_vllm_checkpoints.py`.
+vLLM and llm-compressor are stand-ins.
 """
 
 import json
