@@ -71,7 +71,6 @@ class SimulatedServer:
         ranks = traffic.priority if by_priority and traffic.priority is not None else np.zeros(len(traffic), np.int64)
         self._waiting = make_waiting_line(settings.scheduling_policy, ranks=ranks, clients=traffic.client)
         self._accounts = self._waiting if isinstance(self._waiting, FairToClients) else None
-        self._joinable = False  # prompts that were computed elsewhere can be taken in
         self._orders = [0] * len(traffic)
         self._num_submitted = 0
         self._blocked = False  # the first in the queue waits until somebody lets go of blocks or budget
@@ -127,12 +126,10 @@ class SimulatedServer:
         max_num_seqs = self.settings.max_num_seqs
         while self.now_s < until_s and (self.num_running or self._waiting):
             admissible = self._waiting and not self._blocked and self.num_running < max_num_seqs
-            if admissible or self._prefilling >= 0 or self._joinable:
+            if admissible or self._prefilling >= 0:
                 self._step(ended)
-            elif self.num_running:
-                self._jump(until_s, ended)
             else:
-                break  # somebody else's blocks must come free first
+                self._jump(until_s, ended)
             if pause_at_end and ended:
                 break
         return ended
@@ -145,9 +142,6 @@ class SimulatedServer:
         reserved = min(decoding * self._drafts, limit - decoding)
         drafts, budget = reserved * self._drafted_share, limit - decoding - reserved
         ready: list[int] = []
-        if self._joinable and not preempted:
-            joined, joined_context = self._join(budget, ready)
-            decoding, context, budget = decoding + joined, context + joined_context, budget - joined
         num_seqs = num_tokens = num_context = 0
         if self._prefilling >= 0 and budget:
             num_context = self._prefilled
@@ -172,10 +166,6 @@ class SimulatedServer:
             self._accounts.end_step(self._tick)
         for request in ready:
             self._begin_decoding(request, ended)
-
-    def _join(self, budget: int, ready: list[int]) -> tuple[int, float]:
-        """Take in prompts that were computed elsewhere: how many, and their context. Here there are none."""
-        raise NotImplementedError
 
     def _jump(self, until_s: float, ended: list[int]) -> None:
         """As many decode steps as nothing interrupts."""
