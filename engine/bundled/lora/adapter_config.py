@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ _REFUSED = (
     "use_dora",
     "use_qalora",
     "alora_invocation_tokens",
-    "exclude_modules",
     "modules_to_save",
     "lora_bias",
     "layer_replication",
     "trainable_token_indices",
 )
 _PREFIX = "base_model.model."
+_SERVED = f"Served are {', '.join(module.rpartition('.')[2] for module in MODULES)} of the model's layers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,7 @@ class AdapterConfig:
     rank: int
     alpha: float
     rank_stabilized: bool
-    targets: tuple[str, ...]  # of `MODULES`
-    layers: frozenset[int] | None = None  # None: all
+    modules: tuple[str, ...]  # that it changes, e.g. `model.layers.0.self_attn.q_proj`
     ranks: dict[str, int] = field(default_factory=dict)  # by a pattern of the module's name
     alphas: dict[str, float] = field(default_factory=dict)
 
@@ -53,11 +53,6 @@ class AdapterConfig:
     @property
     def max_rank(self) -> int:
         return max([self.rank, *self.ranks.values()])
-
-    def modules(self, num_layers: int) -> list[str]:
-        """The target modules' names, e.g. `model.layers.0.self_attn.q_proj`."""
-        numbers = range(num_layers) if self.layers is None else sorted(self.layers)
-        return [f"model.layers.{number}.{target}" for number in numbers for target in self.targets]
 
 
 def tensor_names(module: str) -> tuple[str, str]:
@@ -90,7 +85,7 @@ def _checked(folder: Path, model: ModelConfig, *, max_rank: int) -> AdapterConfi
         raise CheckpointError(f"{folder} holds no *.safetensors file. Save the adapter as adapter_model.safetensors")
     shapes = module_shapes(model)
     expected: dict[str, tuple[int, int]] = {}
-    for module in config.modules(model.num_layers):
+    for module in config.modules:
         (rows, columns), rank = shapes[module.split(".", 3)[3]], config.rank_of(module)
         expected |= dict(zip(tensor_names(module), ((rank, columns), (rows, rank)), strict=True))
     for name, shape in expected.items():
@@ -150,28 +145,50 @@ def load_adapter_config(folder: Path, model: ModelConfig) -> AdapterConfig:
         rank=rank,
         alpha=alpha,
         rank_stabilized=bool(raw.get("use_rslora")),
-        targets=_targets(folder, raw.get("target_modules")),
-        layers=_layers(folder, raw.get("layers_to_transform"), model.num_layers),
+        modules=_modules(folder, raw, model.num_layers),
         ranks=raw.get("rank_pattern") or {},
         alphas=raw.get("alpha_pattern") or {},
     )
 
 
-def _targets(folder: Path, wanted: Any) -> tuple[str, ...]:
+def _modules(folder: Path, raw: Mapping[str, Any], num_layers: int) -> tuple[str, ...]:
+    """PEFT's rules: a string is a regular expression for whole names; in a list are names or ends of names, of which
+    only the latter are kept to the layers to transform."""
+    wanted, excluded = raw.get("target_modules"), raw.get("exclude_modules") or ()
+    layers = _layers(folder, raw.get("layers_to_transform"), num_layers)
+    if raw.get("layers_pattern") and "layers" not in _listed(raw["layers_pattern"]):
+        layers = frozenset()
+    everything = [f"model.layers.{number}.{module}" for number in range(num_layers) for module in MODULES]
     if wanted == "all-linear":
-        return MODULES
-    if isinstance(wanted, str):
-        found = tuple(m for m in MODULES if re.fullmatch(wanted, f"model.layers.0.{m}"))
-        unknown = [] if found else [wanted]
-    else:
-        names = list(wanted or [])
-        found = tuple(m for m in MODULES if any(m == name or m.endswith(f".{name}") for name in names))
-        unknown = [n for n in names if not any(m == n or m.endswith(f".{n}") for m in MODULES)]
-    if unknown or not found:
-        what = ", ".join(sorted(unknown)) or "nothing"
-        served = ", ".join(m.rpartition(".")[2] for m in MODULES)
-        raise CheckpointError(f"{folder}: the adapter targets {what}. Served are {served}")
+        wanted = list(MODULES)
+    elif not isinstance(wanted, str):
+        wanted = list(wanted or ())
+        if unknown := sorted(name for name in wanted if not any(_is_named(module, name) for module in everything)):
+            raise CheckpointError(f"{folder}: the adapter targets {', '.join(unknown)}. {_SERVED}")
+
+    def is_target(name: str) -> bool:
+        if isinstance(wanted, str):
+            return re.fullmatch(wanted, name) is not None
+        inside = layers is None or int(name.split(".")[2]) in layers
+        return name in wanted or (inside and any(_is_named(name, target) for target in wanted))
+
+    def is_excluded(name: str) -> bool:
+        if isinstance(excluded, str):
+            return re.fullmatch(excluded, name) is not None
+        return any(_is_named(name, end) for end in excluded)
+
+    found = tuple(name for name in everything if is_target(name) and not is_excluded(name))
+    if not found:
+        raise CheckpointError(f"{folder}: the adapter targets {wanted if wanted else 'nothing'} in no layer. {_SERVED}")
     return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_named(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
 
 
 def _layers(folder: Path, wanted: Any, num_layers: int) -> frozenset[int] | None:

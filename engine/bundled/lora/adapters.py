@@ -48,7 +48,7 @@ class Adapters:
         config, shapes = checked_adapter(folder, model, max_rank=max_rank), module_shapes(model)
         with ExitStack() as stack:
             reader = TensorReader(folder, stack)
-            for module in config.modules(model.num_layers):
+            for module in config.modules:
                 a, b = (reader.read(name).to(device, torch.float32) for name in tensor_names(module))
                 matrix, first = place_of(module, shapes)
                 part = LowRank(first, a.contiguous(), (b * config.scale_of(module)).contiguous())

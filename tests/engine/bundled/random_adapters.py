@@ -22,7 +22,7 @@ def save_adapter(folder: Path, base: Path, *, seed: int, size: float = 0.3, **fi
     config, shapes = load_adapter_config(folder, model), module_shapes(model)
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for module in config.modules(model.num_layers):
+    for module in config.modules:
         (rows, columns), rank = shapes[module.split(".", 3)[3]], config.rank_of(module)
         a, b = tensor_names(module)
         tensors[a] = torch.randn(rank, columns, generator=generator) * size
@@ -36,7 +36,7 @@ def save_merged(folder: Path, base: Path, adapter: Path) -> Path:
     shutil.copytree(base, folder)
     config = load_adapter_config(adapter, load_model_config(base))
     weights, deltas = load_file(folder / "model.safetensors"), load_file(adapter / "adapter_model.safetensors")
-    for module in config.modules(load_model_config(base).num_layers):
+    for module in config.modules:
         a, b = (deltas[name] for name in tensor_names(module))
         weights[f"{module}.weight"] += config.scale_of(module) * (b @ a)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -170,6 +170,7 @@ def _change(**fields: object) -> Callable[[Path], None]:
         (_change(bias="all"), "bias 'all' is not served"),
         (_change(peft_type="IA3"), "of type IA3. Only LORA is served"),
         (_change(target_modules=["q_proj", "router"]), "the adapter targets router. Served are q_proj"),
+        (_change(target_modules="lm_head"), "the adapter targets lm_head in no layer. Served are q_proj"),
         (_change(layers_to_transform=[0, 9]), "changes layer 9, the model has 3"),
         (_change(lora_alpha=None), "lacks r or lora_alpha"),
         (_change(lora_alpha="nan"), "are not a whole and a finite number"),
@@ -192,6 +193,7 @@ def _change(**fields: object) -> Callable[[Path], None]:
         "bias",
         "kind",
         "target",
+        "nowhere",
         "layer",
         "alpha",
         "nan",
@@ -230,3 +232,38 @@ def test_patterns_are_read_as_peft_reads_them(llama: Path, adapters: dict[str, s
     assert config.scale_of("model.layers.2.mlp.up_proj") == 8 / 4
     stabilized = load_adapter_config(Path(adapters["queries"]), load_model_config(llama))
     assert stabilized.scale_of("model.layers.0.self_attn.q_proj") == 8 / 2
+
+
+def _named(*modules: str) -> list[str]:
+    return [f"model.layers.{module}" for module in modules]
+
+
+@pytest.mark.parametrize(
+    ("fields", "modules"),
+    [
+        ({"layers_to_transform": [1]}, _named("1.self_attn.q_proj")),
+        ({"layers_to_transform": 1, "layers_pattern": "layers"}, _named("1.self_attn.q_proj")),
+        (
+            {"target_modules": ["model.layers.1.self_attn.q_proj", "v_proj"], "layers_to_transform": [0]},
+            _named("0.self_attn.v_proj", "1.self_attn.q_proj"),
+        ),
+        ({"target_modules": ["layers.2.mlp.down_proj"]}, _named("2.mlp.down_proj")),
+        ({"target_modules": r".*\.1\..*(q|v)_proj"}, _named("1.self_attn.q_proj", "1.self_attn.v_proj")),
+        (
+            {"target_modules": ["q_proj"], "exclude_modules": ["layers.0.self_attn.q_proj"]},
+            _named("1.self_attn.q_proj", "2.self_attn.q_proj"),
+        ),
+        (
+            {"target_modules": ["down_proj"], "exclude_modules": r".*\.2\..*"},
+            _named("0.mlp.down_proj", "1.mlp.down_proj"),
+        ),
+    ],
+    ids=["layer", "pattern", "full name", "part", "regex", "excluded", "excluded by regex"],
+)
+def test_targets_are_those_that_peft_finds(
+    llama: Path, tmp_path: Path, fields: dict[str, object], modules: list[str]
+) -> None:
+    """Expected names are what peft 0.21's `check_target_module_exists` says of the same config."""
+    folder = save_adapter(tmp_path / "adapter", llama, seed=7, **{"target_modules": ["q_proj"]} | fields)
+    assert list(load_adapter_config(folder, load_model_config(llama)).modules) == modules
+    checked_adapter(folder, load_model_config(llama), max_rank=16)
