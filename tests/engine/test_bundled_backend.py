@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -137,6 +138,16 @@ def test_what_cannot_be_reconfigured_leaves_the_engine_as_it_was(config: EngineC
         ):
             assert not server.reconfigure(EngineConfig.model_validate(config.model_dump(mode="json") | change))
             assert answer_of(server) == before
+
+
+def test_an_adapter_cannot_take_the_models_name(config: EngineConfig, tmp_path: Path) -> None:
+    named = config.model_copy(update={"lora_modules": {Path(config.model).name: str(tmp_path)}})
+    with BundledBackend(reconfigurable=True).launch(config, log_path=tmp_path / "engine.log") as server:
+        body = named.model_dump_json().encode()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(server.base_url + "/reconfigure", body, method="POST"))
+        assert refused.value.code == 400
+        assert "has the served model's name" in refused.value.read().decode()
 
 
 def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]]:
