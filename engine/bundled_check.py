@@ -69,7 +69,6 @@ def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
         f"data_parallel_size {config.data_parallel_size}": config.data_parallel_size != 1,
         "distributed_executor_backend": config.distributed_executor_backend is not None,
         "gpu_memory_utilization (use kv_cache_memory_bytes)": config.gpu_memory_utilization is not None,
-        "lora_modules with tensor_parallel_size above 1": bool(config.lora_modules and config.tensor_parallel_size > 1),
         "engine_args": bool(config.engine_args),
     }
     for field, wanted in lacks.items():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,11 @@ def mixed(engine: LLMEngine, prompts: list[list[int]], adapters: list[str | None
         {"speculative_config": {"method": "suffix", "num_speculative_tokens": "auto"}},
         {"speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}},
         {"speculative_config": {"method": "medusa", "num_speculative_tokens": 3}},
+        {"speculative_config": {"method": "eagle", "num_speculative_tokens": 3}},
+        {"speculative_config": {"method": "medusa", "num_speculative_tokens": 3, "tree_nodes": 9}},
         {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}, "enforce_eager": True},
+        {"tensor_parallel_size": 2, "dtype": "float32"},
+        {"tensor_parallel_size": 2, "speculative_config": {"method": "medusa", "num_speculative_tokens": 3}},
     ],
     ids=str,
 )
@@ -89,18 +94,19 @@ def test_a_mixed_batch_says_what_each_merged_checkpoint_says(
     prompts: list[list[int]],
     llama_draft: Path,
     medusa_heads: Path,
+    eagle_head: Path,
     fields: dict[str, Any],
 ) -> None:
     speculation = dict(fields.get("speculative_config", {}))
-    folders = {"draft_model": llama_draft, "medusa": medusa_heads}
+    folders = {"draft_model": llama_draft, "medusa": medusa_heads, "eagle": eagle_head}
     if speculation.get("method") in folders:
         speculation["model"] = str(folders[speculation["method"]])
     own = fields | ({"speculative_config": speculation} if speculation else {})
-    engine = make_engine(**({"lora_modules": adapters, "max_loras": 3} | own))
     assert len({str(answers) for answers in merged.values()}) == 4, "the adapters say different things"
-    assert mixed(engine, prompts, [None, *adapters]) == merged
-    engine.block_manager.check_integrity([])
-    assert mixed(engine, prompts, [*adapters, None]) == merged  # over shared prefixes
+    with closing(make_engine(**({"lora_modules": adapters, "max_loras": 3} | own))) as engine:
+        assert mixed(engine, prompts, [None, *adapters]) == merged
+        engine.block_manager.check_integrity([])
+        assert mixed(engine, prompts, [*adapters, None]) == merged  # over shared prefixes
 
 
 @pytest.mark.parametrize("enforce_eager", [False, True])
