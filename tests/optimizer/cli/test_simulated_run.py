@@ -134,3 +134,19 @@ def test_a_quality_floor_keeps_to_unquantized_weights_and_zero_lets_the_others_i
     assert "is not known" in moved.note
     with pytest.raises(OptimizerError, match="quality is not predicted"):
         judged_limits(parse_slos("quality<0.5"))
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        (16, "needs 16 mi300x in one machine, which has 8. tensor_parallel_size 1 would fit"),
+        (3, "does not divide the model's 32 attention heads. Use 2"),
+    ],
+)
+def test_a_base_whose_split_is_impossible_is_told_what_is_possible(
+    fails: Fails, model: Path, tmp_path: Path, split: int, words: str
+) -> None:
+    base = tmp_path / "base.yaml"
+    hardware = {"sku": "MI300X", "count": split}
+    base.write_text(yaml.safe_dump({"model": str(model), "tensor_parallel_size": split, "hardware": hardware}))
+    assert words in fails("--model", model, "--base", base, "--skus", "mi300x")
