@@ -82,7 +82,12 @@ class SimulatedBackend:
         if sku.name == LOCAL and config.kv_cache_memory_bytes is None:
             longest = config.max_model_len or shape.max_position_embeddings
             num_blocks = min(num_blocks, max(_LOCAL_SEQUENCES, config.max_num_seqs) * -(-longest // config.block_size))
-        settings = settings_of(config, num_blocks=num_blocks, acceptance=self._accepted(config))
+        settings = settings_of(
+            config,
+            num_blocks=num_blocks,
+            acceptance=self._accepted(config),
+            async_scheduling=sku.name != LOCAL and config.speculative_config is None,  # as vLLM from 0.14 on
+        )
         return Serving(settings, step_time_oracle(config, shape, sku, self._calibration))
 
     def _accepted(self, config: EngineConfig) -> AcceptanceProfile | None:

@@ -12,12 +12,17 @@ from engine.simulator.oracle import Provenance, StepTimeOracle
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What kernel times leave out: seconds = decode (or mixed) scale * predicted + overhead."""
+    """What kernel times leave out: seconds = computed + step_overhead_s + sequence_overhead_s * sequences.
 
-    decode_scale: float = 1.0
+    A step with prompt tokens computes for max(mixed_scale * predicted, mixed_floor_s): kernels side by side are slower
+    than alone, and short ones wait for the host that launches them. Decode steps, which are replayed as graphs, compute
+    as predicted.
+    """
+
     mixed_scale: float = 1.0
-    decode_overhead_s: float = 0.0
-    mixed_overhead_s: float = 0.0
+    mixed_floor_s: float = 0.0
+    step_overhead_s: float = 0.0
+    sequence_overhead_s: float = 0.0
     fitted_on: str = "nothing"
 
 
@@ -46,5 +51,6 @@ class CorrectedOracle:
         correction = self._correction
         seconds = self._step_s(prefill_seqs, prefill_tokens, prefill_context, decode_seqs, decode_context, draft_tokens)
         if prefill_tokens:
-            return correction.mixed_scale * seconds + correction.mixed_overhead_s
-        return correction.decode_scale * seconds + correction.decode_overhead_s
+            seconds = max(correction.mixed_scale * seconds, correction.mixed_floor_s)
+        overhead = correction.step_overhead_s + correction.sequence_overhead_s * (prefill_seqs + decode_seqs)
+        return seconds + overhead

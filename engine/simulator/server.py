@@ -72,6 +72,7 @@ class SimulatedServer:
         self._waiting = make_waiting_line(settings.scheduling_policy, ranks=ranks, clients=traffic.client)
         self._accounts = self._waiting if isinstance(self._waiting, FairToClients) else None
         self._orders = [0] * len(traffic)
+        self._first_tick = [0] * len(traffic)  # from which a request may be admitted
         self._num_submitted = 0
         self._blocked = False  # the first in the queue waits until somebody lets go of blocks or budget
         self._stints = Stints(ranks.tolist(), by_priority=by_priority)
@@ -106,6 +107,7 @@ class SimulatedServer:
             self.now_s = arrival_s
         self._num_submitted += 1
         self._orders[request] = self._num_submitted
+        self._first_tick[request] = self._tick + (self.settings.async_scheduling and self.num_running > 0)
         self._waiting.add(request, self._num_submitted, self._tick)
         if self._waiting.first(self._tick) == request:
             self._blocked = False
@@ -123,16 +125,20 @@ class SimulatedServer:
             pause_at_end: return as soon as a request has ended.
         """
         ended: list[int] = []
-        max_num_seqs = self.settings.max_num_seqs
         while self.now_s < until_s and (self.num_running or self._waiting):
-            admissible = self._waiting and not self._blocked and self.num_running < max_num_seqs
-            if admissible or self._prefilling >= 0:
+            if self._prefilling >= 0 or (not self._blocked and self._may_admit()):
                 self._step(ended)
             else:
                 self._jump(until_s, ended)
             if pause_at_end and ended:
                 break
         return ended
+
+    def _may_admit(self) -> bool:
+        """Whether somebody waits for whom the scheduler looks, and may run."""
+        if not self._waiting or self.num_running >= self.settings.max_num_seqs:
+            return False
+        return not self.num_running or self._first_tick[self._waiting.first(self._tick)] <= self._tick
 
     def _step(self, ended: list[int]) -> None:
         """One step in which prompts are computed."""
@@ -147,7 +153,7 @@ class SimulatedServer:
             num_context = self._prefilled
             num_tokens = self._continue(budget, ready)
             num_seqs, preempted = 1, preempted or not num_tokens
-        while self._waiting and num_tokens < budget and self.num_running < self.settings.max_num_seqs and not preempted:
+        while num_tokens < budget and not preempted and self._may_admit():
             admitted = self._admit(budget - num_tokens, ready)
             if admitted is None:
                 self._blocked = self._blocked or not num_tokens
@@ -178,6 +184,8 @@ class SimulatedServer:
         drafts = min(decoding * self._drafts, settings.max_num_batched_tokens - decoding) * self._drafted_share
         room = (settings.num_blocks - self.used_blocks) * settings.block_size
         steps = min(ends[0][0] - self._tick, 1 + int((room + SLACK) / rate))
+        if self.settings.async_scheduling and self._waiting and not self._blocked:
+            steps = 1  # the first in the queue is looked at from the next step on
         first_s = self._step_s(0, 0, 0, decoding, context, drafts)
         growth_s = 0.0
         if steps > 1:

@@ -20,6 +20,7 @@ class SchedulerSettings:
         num_blocks: KV blocks of one replica.
         acceptance: of speculation; None: no drafts.
         request_overhead_s: from a request's arrival until the scheduler sees it (HTTP, tokenization).
+        async_scheduling: a step is scheduled while the one before runs, so who comes meanwhile waits one step more.
         delivery_share: of a step's time, until its tokens have reached their clients: they are written while the
             next step runs.
     """
@@ -33,6 +34,7 @@ class SchedulerSettings:
     block_size: int = 16
     acceptance: AcceptanceProfile | None = None
     request_overhead_s: float = 0.0
+    async_scheduling: bool = False
     delivery_share: float = 0.0
     seed: int = 0
 
@@ -61,6 +63,7 @@ def settings_of(
     num_blocks: int,
     acceptance: AcceptanceProfile | None = None,
     request_overhead_s: float = 0.0,
+    async_scheduling: bool = False,
 ) -> SchedulerSettings:
     """A config's scheduler.
 
@@ -82,5 +85,6 @@ def settings_of(
         block_size=config.block_size,
         acceptance=acceptance,
         request_overhead_s=request_overhead_s,
+        async_scheduling=async_scheduling,
         seed=config.seed,
     )

@@ -1,10 +1,12 @@
 """The simulator against public measurements: run `python -m tests.benchmarks.silicon_points` (extra `silicon`).
 
 `aiconfigurator-core` ships mean TTFT and TPOT that others measured at fixed concurrency (`systems/silicon_sample.csv`).
-Its aggregated vLLM rows of the dense models are simulated as closed loops. The rows do not say how long the runs were,
-how much lengths varied, how large a step was or how the KV cache was held: that, and three figures of what kernel times
-leave out (host time of a step and of a request), are fitted on the H100 rows alone (once per source of rows, never per
-row) and reported on the others. Prints figures; gates nothing.
+Its aggregated vLLM rows of the dense models are simulated as closed loops. The Llama rows are InferenceMAX's of October
+2025, whose scripts are public: lengths uniform from 0.8 of the nominal ones, ten requests a slot, all sent at once,
+8,192 tokens a step, an fp8 KV cache (the H100's rows fit a bf16 one alone), no prefix caching, async scheduling. Four
+figures of what kernel times leave out (`Correction`) are fitted on the H100's Llama rows, never per row, and reported
+on the other systems; then, as a user with a few measurements could, on a tenth of each system's rows and reported on
+its others. How the Qwen rows (H100) were measured is not known: their protocol is chosen. Prints; gates nothing.
 """
 
 from __future__ import annotations
@@ -41,52 +43,59 @@ MAX_TOKENS, MAX_SEQS, MAX_CONTEXT = 8192 + 256, 256, 9300
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How the runs of one source were made: lengths uniform from `shortest` of the nominal one, tokens a step, KV."""
+    """How runs were made: lengths uniform from `shortest` of the nominal one, tokens a step, KV of quantized models."""
 
     shortest: float = 0.8
     max_num_batched_tokens: int = 8192
-    kv_cache: str | None = None
+    kv_cache: str | None = "fp8"
+    async_scheduling: bool = True
 
 
-NOTHING = Correction()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leftout:
-    """What kernel times leave out."""
-
-    correction: Correction = NOTHING
-    request_overhead_s: float = 0.0
-
-
+PUBLISHED = "meta-llama/Llama-3.1-70B"  # the model whose rows come from scripts that are public
 CANDIDATES = [
-    Protocol(shortest=shortest, max_num_batched_tokens=budget, kv_cache=kv)
-    for shortest, budget, kv in product((0.8, 0.9, 1.0), (2048, 4096, 8192), (None, "fp8"))
+    Protocol(shortest=shortest, max_num_batched_tokens=budget, async_scheduling=False)
+    for shortest, budget in product((0.8, 0.9, 1.0), (2048, 4096, 8192))
 ]
+NOTHING = Correction()
 
 Row = dict[str, str]
 
 
 def main() -> None:
     rows = read_rows()
-    fitted_on = [row for row in rows if row["system"] == FITTED_ON]
-    protocols = {source: choose_protocol(fitted_on, source) for source in sorted({source_of(row) for row in rows})}
-    leftout = fit(fitted_on, protocols)
-    for source, protocol in protocols.items():
-        print(source, protocol)
-    print(leftout)
-    table = Table("model", "system", "weights", "rows", "TTFT |error|", "TTFT", "TPOT |error|", "TPOT")
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["model_path"], row["system"], row["gemm_quant_mode"] or "bf16"].append(row)
-    for key, members in sorted(groups.items()):
-        add(table, key, members, protocols, leftout)
-    add(table, ("all", "fitted", ""), fitted_on, protocols, leftout)
-    add(table, ("all", "held out", ""), [r for r in rows if r["system"] != FITTED_ON], protocols, leftout)
-    add(table, ("all", "", ""), rows, protocols, leftout)
-    add(table, ("all, nothing fitted", "", ""), rows, dict.fromkeys(protocols, Protocol()), Leftout())
+    published = [row for row in rows if row["model_path"] == PUBLISHED]
+    others = [row for row in rows if row["model_path"] != PUBLISHED]
+    correction = fit([row for row in published if row["system"] == FITTED_ON], f"{FITTED_ON} rows")
+    chosen = min(CANDIDATES, key=lambda protocol: np.abs(spread(others, protocol, correction)).mean())
+    print(f"{others[0]['model_path']}: {chosen}\n{correction}")
+    table = new_table("from the H100's rows")
+    for key, members in groups(published).items():
+        add(table, key, ratios(members, correction))
+    add(table, ("all", "fitted", ""), ratios([r for r in published if r["system"] == FITTED_ON], correction))
+    held_out = [row for row in published if row["system"] != FITTED_ON]
+    add(table, ("all", "held out", ""), ratios(held_out, correction))
+    add(table, ("all", "held out, nothing fitted", ""), ratios(held_out, NOTHING))
+    add(table, ("Qwen/Qwen3-32B", "h100_sxm, protocol chosen", "both"), ratios(others, correction, chosen))
+    everything = np.concatenate([ratios(published, correction), ratios(others, correction, chosen)])
+    add(table, ("all", "", ""), everything)
     print(f"aiconfigurator-core {version('aiconfigurator-core')}; medians of |predicted / measured - 1|, and signed")
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(table)
+    console.print(calibrated_by_tenths(held_out))
+
+
+def calibrated_by_tenths(rows: list[Row]) -> Table:
+    """Each system and weights by a fit on its rows of TP 4 with 4 and 64 clients; its other rows are reported."""
+    table = new_table("from a tenth of each system's own rows; the others")
+    rest = []
+    for key, members in groups(rows).items():
+        few = [row for row in members if row["tp_size"].startswith("4") and float(row["batch_size"]) in (4, 64)]
+        own = fit(few, f"{len(few)} rows")
+        print(key, own)
+        rest.append(ratios([row for row in members if row not in few], own))
+        add(table, key, rest[-1])
+    add(table, ("all", "held out", ""), np.concatenate(rest))
+    return table
 
 
 def read_rows() -> list[Row]:
@@ -96,53 +105,54 @@ def read_rows() -> list[Row]:
     return [row for row in rows if row["model_path"] in MODELS]
 
 
-def source_of(row: Row) -> str:
-    """Rows of one model come from one harness."""
-    return row["model_path"]
+def groups(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """By model, system and weights."""
+    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["model_path"], row["system"], row["gemm_quant_mode"] or "bf16"].append(row)
+    return dict(sorted(found.items()))
 
 
-def choose_protocol(rows: list[Row], source: str) -> Protocol:
-    """The protocol under which all errors come nearest to being one factor."""
-    own = [row for row in rows if source_of(row) == source]
-
-    def spread(protocol: Protocol) -> float:
-        ratios = np.array([log_ratios(row, protocol, Leftout()) for row in own])
-        return float(np.clip(np.abs(ratios - np.median(ratios[:, 1])), 0, 1).mean())
-
-    return min(CANDIDATES, key=spread)
-
-
-def fit(rows: list[Row], protocols: dict[str, Protocol]) -> Leftout:
+def fit(rows: list[Row], name: str) -> Correction:
     """Least mean |log ratio| of TTFT and TPOT, each row's counted as 1 at most."""
 
-    def leftout(x: Floats) -> Leftout:
-        decode_s, mixed_s, request_s = (np.abs(x) / 1e3).tolist()
-        correction = Correction(
-            decode_overhead_s=decode_s, mixed_overhead_s=mixed_s, fitted_on=f"{len(rows)} {FITTED_ON} rows"
+    def correction(x: Floats) -> Correction:
+        scale, floor_ms, step_ms, sequence_us = np.abs(x).tolist()
+        return Correction(
+            mixed_scale=scale,
+            mixed_floor_s=floor_ms / 1e3,
+            step_overhead_s=step_ms / 1e3,
+            sequence_overhead_s=sequence_us / 1e6,
+            fitted_on=name,
         )
-        return Leftout(correction=correction, request_overhead_s=request_s)
 
     def loss(x: Floats) -> float:
-        return float(np.mean([loss_of(row, protocols[source_of(row)], leftout(x)) for row in rows]))
+        return float(np.minimum(1, np.abs(ratios(rows, correction(x)))).sum(axis=1).mean())
 
-    start = [0.5, 3.0, 10.0]  # milliseconds
-    return leftout(minimize(loss, start, method="Nelder-Mead", options={"maxfev": 45}).x)
-
-
-def loss_of(row: Row, protocol: Protocol, leftout: Leftout) -> float:
-    return sum(min(1.0, abs(value)) for value in log_ratios(row, protocol, leftout))
+    start = np.array([1.05, 24.0, 0.5, 15.0])
+    simplex = np.vstack([start, start + np.diag([0.1, 12.0, 0.25, 7.5])])
+    options = {"maxfev": 70, "initial_simplex": simplex}
+    return correction(minimize(loss, start, method="Nelder-Mead", options=options).x)
 
 
-def log_ratios(row: Row, protocol: Protocol, leftout: Leftout) -> tuple[float, float]:
-    """log(predicted / measured) of mean TTFT and mean TPOT."""
-    ttft_s, tpot_s = predict(row, protocol, leftout)
-    return (
-        float(np.log(1e3 * ttft_s / float(row["silicon_ttft_ms"]))),
-        float(np.log(1e3 * tpot_s / float(row["silicon_tpot_ms"]))),
-    )
+def ratios(rows: list[Row], correction: Correction, protocol: Protocol | None = None) -> Floats:
+    """(rows, 2) log(predicted / measured) of mean TTFT and mean TPOT; the published protocol where none is given."""
+    found = []
+    for row in rows:
+        published = Protocol(kv_cache=None if row["system"] == FITTED_ON else "fp8")
+        ttft_s, tpot_s = predict(row, protocol or published, correction)
+        measured = float(row["silicon_ttft_ms"]), float(row["silicon_tpot_ms"])
+        found.append([1e3 * ttft_s / measured[0], 1e3 * tpot_s / measured[1]])
+    return np.log(np.array(found))
 
 
-def predict(row: Row, protocol: Protocol, leftout: Leftout) -> tuple[float, float]:
+def spread(rows: list[Row], protocol: Protocol, correction: Correction) -> Floats:
+    """The log ratios without the factor that they share, at most 1."""
+    found = ratios(rows, correction, protocol)
+    return np.clip(found - np.median(found[:, 1]), -1, 1)
+
+
+def predict(row: Row, protocol: Protocol, correction: Correction) -> tuple[float, float]:
     """Mean TTFT and TPOT of the closed loop."""
     split, weights = int(row["tp_size"]), row["gemm_quant_mode"]
     kv_cache = protocol.kv_cache if weights else None
@@ -167,7 +177,7 @@ def predict(row: Row, protocol: Protocol, leftout: Leftout) -> tuple[float, floa
         max_num_seqs=MAX_SEQS,
         max_num_batched_tokens=protocol.max_num_batched_tokens,
         enable_prefix_caching=False,
-        request_overhead_s=leftout.request_overhead_s,
+        async_scheduling=protocol.async_scheduling,
     )
     target = SiliconTarget(
         model=MODELS[row["model_path"]],
@@ -176,7 +186,7 @@ def predict(row: Row, protocol: Protocol, leftout: Leftout) -> tuple[float, floa
         gemm_quant_mode=weights or None,
         kv_cache_quant_mode=kv_cache,
     )
-    outcome = simulate(traffic, settings, CorrectedOracle(tables(target), leftout.correction))
+    outcome = simulate(traffic, settings, CorrectedOracle(tables(target), correction))
     return float(outcome.ttft_s.mean()), float(np.nanmean(outcome.tpot_s))
 
 
@@ -185,13 +195,15 @@ def tables(target: SiliconTarget) -> SiliconOracle:
     return SiliconOracle(target, max_tokens=MAX_TOKENS, max_seqs=MAX_SEQS, max_context=MAX_CONTEXT)
 
 
-def add(
-    table: Table, key: tuple[str, str, str], rows: list[Row], protocols: dict[str, Protocol], leftout: Leftout
-) -> None:
-    errors = np.expm1([log_ratios(row, protocols[source_of(row)], leftout) for row in rows])
+def new_table(title: str) -> Table:
+    return Table("model", "system", "weights", "rows", "TTFT |error|", "TTFT", "TPOT |error|", "TPOT", title=title)
+
+
+def add(table: Table, key: tuple[str, str, str], logs: Floats) -> None:
+    errors = np.expm1(logs)
     absolute, signed = np.median(np.abs(errors), axis=0), np.median(errors, axis=0)
     figures = (f"{absolute[0]:.0%}", f"{signed[0]:+.0%}", f"{absolute[1]:.1%}", f"{signed[1]:+.1%}")
-    table.add_row(*key, str(len(rows)), *figures)
+    table.add_row(*key, str(len(errors)), *figures)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,13 @@ def test_what_has_no_silicon_is_a_labelled_roofline(model: str) -> None:
     assert any("no kernel measurements of mi300x" in gap for gap in serving.oracle.provenance.gaps)
 
 
+def test_steps_are_scheduled_ahead_where_vllm_does_it(model: str) -> None:
+    profile = AcceptanceProfile(per_position=(0.5,))
+    drafting = config(model, speculative_config=SpeculativeConfig(method="ngram", num_speculative_tokens=1))
+    assert backend().serving(config(model)).settings.async_scheduling
+    assert not backend(acceptance={"ngram": profile}).serving(drafting).settings.async_scheduling
+
+
 def test_quantized_weights_have_no_silicon_and_more_room_for_the_cache(model: str) -> None:
     plain, small = config(model, "h100_sxm"), config(model, "h100_sxm", quantization=Quantization(weights="int8"))
     assert backend().serving(small).oracle.provenance.source is Source.ROOFLINE

@@ -75,6 +75,7 @@ def settings(draw: st.DrawFn) -> SchedulerSettings:
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=draw(st.integers(max(16, max_num_seqs), 300)),
         enable_prefix_caching=draw(st.booleans()),
+        async_scheduling=draw(st.booleans()),
         scheduling_policy=draw(st.sampled_from(["fcfs", "priority", "fair"])),
         acceptance=None if acceptance is None else AcceptanceProfile(per_position=acceptance),
         seed=draw(st.integers(0, 3)),

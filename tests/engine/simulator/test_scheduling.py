@@ -43,6 +43,13 @@ def test_an_arrival_waits_for_the_step_that_is_running() -> None:
     assert outcome.first_token_s.tolist() == [1, 6]
 
 
+def test_under_async_scheduling_an_arrival_waits_for_the_step_that_is_scheduled_too() -> None:
+    rows = [(0, 1, 10), (4.5, 1, 1), (20.5, 1, 1)]
+    outcome = simulate(traffic(rows), scheduler(async_scheduling=True), SECOND)
+    assert outcome.first_token_s.tolist() == [1, 7, 21.5]  # an idle engine has nothing scheduled
+    assert outcome.end_s[0] == 10
+
+
 def test_a_lower_priority_number_goes_first() -> None:
     rows = [(0.0, 1, 5), (1.0, 1, 1), (2.0, 1, 1)]
     priority = np.array([0, 1, 0])

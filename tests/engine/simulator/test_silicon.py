@@ -7,7 +7,7 @@ from engine.simulator.errors import SimulatorError
 pytest.importorskip("aiconfigurator_core", reason="needs the extra `silicon`")
 
 from engine.simulator.oracle import Source
-from engine.simulator.silicon import SiliconOracle, SiliconTarget, _compile, known_systems
+from engine.simulator.silicon import SiliconOracle, SiliconTarget, _compile, _table, known_systems
 
 TARGET = SiliconTarget(model="Qwen/Qwen3-8B", system="l40s")
 
@@ -31,6 +31,11 @@ def test_a_prompt_in_chunks_pays_its_attention_once(oracle: SiliconOracle) -> No
     whole = oracle.step_s(1, 2048, 0, 0, 0, 0) - oracle._shared_s[2048]
     chunks = sum(oracle.step_s(1, 512, before, 0, 0, 0) - oracle._shared_s[512] for before in range(0, 2048, 512))
     assert chunks == pytest.approx(whole)
+
+
+def test_a_batch_takes_no_longer_than_a_larger_one() -> None:
+    slow = {1: 12.0, 2: 9.0, 3: 7.0, 4: 11.0, 5: 7.5}  # milliseconds, as one system's table has it
+    assert _table(slow.__getitem__, 5) == pytest.approx([0.0, 7e-3, 7e-3, 7e-3, 7.5e-3, 7.5e-3])
 
 
 def test_it_says_where_it_comes_from(oracle: SiliconOracle) -> None:

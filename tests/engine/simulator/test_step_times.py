@@ -188,8 +188,12 @@ def test_a_step_log_survives_parquet() -> None:
         from_parquet(without(to_parquet(records), *StepRecord._fields[1:], rest="other"))
 
 
-def test_a_correction_is_told() -> None:
-    correction = Correction(decode_scale=2.0, mixed_scale=3.0, mixed_overhead_s=1.0, fitted_on="two runs")
-    oracle = CorrectedOracle(ConstantOracle(seconds=1.0), correction)
-    assert (oracle.step_s(0, 0, 0, 1, 1, 0), oracle.step_s(1, 1, 0, 0, 0, 0)) == (2.0, 4.0)
-    assert "corrected by a fit on two runs" in oracle.provenance.detail
+def test_a_correction_is_applied_and_told() -> None:
+    correction = Correction(
+        mixed_scale=3.0, mixed_floor_s=5.0, step_overhead_s=0.5, sequence_overhead_s=0.1, fitted_on="two runs"
+    )
+    quick, slow = (CorrectedOracle(ConstantOracle(seconds=seconds), correction) for seconds in (1.0, 2.0))
+    assert quick.step_s(0, 0, 0, 4, 40, 0) == pytest.approx(1.0 + 0.5 + 4 * 0.1)
+    assert quick.step_s(1, 9, 0, 4, 40, 0) == pytest.approx(5.0 + 0.5 + 5 * 0.1)  # the floor
+    assert slow.step_s(1, 9, 0, 0, 0, 0) == pytest.approx(3 * 2.0 + 0.5 + 0.1)
+    assert "corrected by a fit on two runs" in quick.provenance.detail
