@@ -166,6 +166,7 @@ class StudyResult(_Result):
     created_at: str
     workload_name: str
     workload_fingerprint: str
+    workload_file: str | None = None  # as given, from the working directory
     workload_summary: dict[str, float | int | str]
     objective: str  # as asked
     slos: tuple[str, ...]
@@ -219,6 +220,7 @@ class Deployment(_Result):
     slos: tuple[str, ...]
     workload_name: str
     workload_fingerprint: str
+    workload_file: str | None = None  # where it was then
     evidence: dict[str, Estimate]
     verified: bool
     created_at: str

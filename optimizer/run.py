@@ -46,6 +46,7 @@ class Job:
     name: str
     directory: Path  # runs/<study>
     workload: Workload  # the train part
+    workload_file: Path  # from which it was read
     heldout: Workload
     space: SearchSpace
     base: EngineConfig  # the default config, trial 0
@@ -277,6 +278,7 @@ def _study_result(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         workload_name=job.workload.metadata.name,
         workload_fingerprint=job.workload.fingerprint,
+        workload_file=str(job.workload_file),
         workload_summary={
             "requests": len(job.workload),
             "requests_per_second": round(load.rate_rps, 3),

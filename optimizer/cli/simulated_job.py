@@ -69,6 +69,7 @@ def make_simulated_job(wishes: Wishes) -> SimulatedJob:
         name=name,
         directory=wishes.runs_dir / name,
         workload=workload,
+        workload_file=wishes.workload,
         heldout=part_of(workload, ()),
         notes=(limits.note, *resolved.notes, *left_out),
         space=space_around(fitting, base),
