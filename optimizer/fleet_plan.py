@@ -107,10 +107,15 @@ class FleetPlanner:
         holds = latency_slos_hold(fleet.metrics, latency_slos(slos))
         return FleetOption(config=config, fleet=fleet, holds=holds, provenance=serving.oracle.provenance)
 
-    def mixed(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> MixedFleet | None:
+    def mixed(
+        self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...], *, alone: FleetOption | None = None
+    ) -> MixedFleet | None:
         """By length buckets; None when a bucket alone meets the limits on no config.
 
         As of the fleets of one config, it is asked to hold the limits at arrivals faster by the headroom.
+
+        Args:
+            alone: the best fleet of one of the configs: where it holds the limits, the mixed one is no dearer.
         """
         servings = [self._backend.serving(config) for config in configs]
         edges, bucket_of = length_buckets(self.replay)
@@ -130,9 +135,14 @@ class FleetPlanner:
             if hold(mix):
                 break
             mix = cheapest_mix(rates * 1.2**tried, capacity, usd) or mix
-        holds = hold(mix)
-        if holds:
-            mix = cheaper_mix(mix, load_rps=rates, capacity_rps=capacity, usd_per_hour=usd, holds=hold)
+        starts = [mix, *([] if alone is None else [_whole(alone, configs, usd, num_buckets=len(edges))])]
+        found = [
+            cheaper_mix(start, load_rps=rates, capacity_rps=capacity, usd_per_hour=usd, holds=hold)
+            for start in starts
+            if hold(start)
+        ]
+        holds = bool(found)
+        mix = min(found, key=lambda one: one.usd_per_hour, default=mix)
         return MixedFleet(
             pools=_pools(mix, configs, usd),
             edges=edges,
@@ -185,6 +195,15 @@ def length_buckets(replay: SimulatedReplay, num_buckets: int = NUM_BUCKETS) -> t
     edges = sorted({*(int(ordered[place]) for place in places), int(ordered[-1])})
     bucket_of: Ints = np.searchsorted(np.array(edges), totals)
     return tuple(edges), bucket_of
+
+
+def _whole(alone: FleetOption, configs: Sequence[EngineConfig], usd: Floats, *, num_buckets: int) -> Mix:
+    """A fleet of one config as the mix that it is."""
+    place, replicas = configs.index(alone.config), np.zeros(len(configs), np.int64)
+    replicas[place] = alone.fleet.cost.replicas
+    shares = np.zeros((num_buckets, len(configs)))
+    shares[:, place] = 1
+    return Mix(replicas=replicas, shares=shares, usd_per_hour=float(replicas @ usd), lower_bound_usd=0.0)
 
 
 def _alone(request: Request) -> Request:

@@ -58,7 +58,8 @@ def limit_ladder(
         report(f"fleets of one SKU ({where})")
         options = _best_of_each_sku(planner.options(configs, scaled))
         report(f"mixed fleets ({where})")
-        steps.append(Step(factor=factor, slos=scaled, options=options, mixed=planner.mixed(configs, scaled)))
+        mixed = planner.mixed(configs, scaled, alone=options[0])
+        steps.append(Step(factor=factor, slos=scaled, options=options, mixed=mixed))
     return steps
 
 
