@@ -5,6 +5,7 @@ Does not know how many of it a deployment needs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -75,17 +76,20 @@ def with_prices(skus: Mapping[str, Sku], overrides: Mapping[str, float]) -> dict
 
 
 def find_sku(skus: Mapping[str, Sku], name: str) -> Sku:
-    """By its name here or in the silicon data (`a100_sxm`).
+    """By its name here or in the silicon data (`a100_sxm`), however it is spelt (`H100-SXM`).
 
     Raises:
         SearchSpaceError: it is not listed; with the closest name.
     """
-    if name in skus:
-        return skus[name]
-    for sku in skus.values():
-        if sku.silicon == name:
+    wanted = _spelling(name)
+    for known, sku in skus.items():
+        if wanted and wanted in (_spelling(known), _spelling(sku.silicon or "")):
             return sku
     raise SearchSpaceError(f"no SKU is called {name!r}. {did_you_mean(name, skus)}")
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def parse_prices(texts: Iterable[str]) -> dict[str, float]:

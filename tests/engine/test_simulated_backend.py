@@ -61,7 +61,7 @@ def test_quantized_weights_have_no_silicon_and_more_room_for_the_cache(model: st
     [
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size 2 is not simulated"),
         ({"quantization": {"kv_cache": "fp8"}}, "quantization.kv_cache fp8 is not simulated"),
-        ({"sku": "h100sxm"}, "no SKU is called 'h100sxm'. Did you mean"),
+        ({"sku": "h100smx"}, "no SKU is called 'h100smx'. Did you mean"),
         ({"sku": "l4", "max_model_len": 100_000}, "max_model_len"),
         ({"split": 3}, "does not divide the model's 32 attention heads. Use 2"),
         ({"hardware": {"sku": "mi300x", "count": 2}}, "Give both the same number"),

@@ -20,8 +20,8 @@ def test_a_users_price_replaces_the_listed_one_and_says_so() -> None:
 
 
 def test_an_unknown_sku_gets_the_closest_name() -> None:
-    with pytest.raises(SearchSpaceError, match=r"no SKU is called 'h100sxm'\. Did you mean 'h100_sxm'"):
-        load_skus(overrides={"h100sxm": 2.1})
+    with pytest.raises(SearchSpaceError, match=r"no SKU is called 'h100smx'\. Did you mean 'h100_sxm'"):
+        load_skus(overrides={"h100smx": 2.1})
     with pytest.raises(SearchSpaceError, match="no SKU"):
         find_sku({}, "l4")
 
@@ -52,4 +52,6 @@ def test_a_private_catalogue_adds_to_the_shipped_one_and_prices_go_over_both(tmp
 
 
 def test_the_silicon_datas_names_are_understood() -> None:
-    assert find_sku(load_skus(), "a100_sxm").name == "a100_80g"
+    names = {"a100_sxm": "a100_80g", "H100-SXM": "h100_sxm", "h200sxm": "h200", "MI300X": "mi300x"}
+    for spelling, name in names.items():
+        assert find_sku(load_skus(), spelling).name == name
