@@ -1,13 +1,15 @@
 """`InstanceSplit`: how many prefill and decode instances one replica has, and the link over which KV blocks move.
 
-Does not know devices or number formats: a block's time on the link is given.
+Does not know number formats: a block's bytes are given.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.config import EngineConfig
 from engine.simulator.errors import SimulatorError
+from search_spaces.skus import Sku
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +39,29 @@ class InstanceSplit:
     def transfer_s(self, num_blocks: int) -> float:
         """latency + blocks x time per block."""
         return self.latency_s + num_blocks * self.block_s
+
+
+def split_of(config: EngineConfig, sku: Sku, *, block_bytes: int) -> InstanceSplit | None:
+    """A config's split, on different machines; None where one instance does both.
+
+    The devices of an instance send their heads at the same time, each over its own link.
+
+    Args:
+        block_bytes: of one KV block on one device.
+
+    Raises:
+        SimulatorError: the catalogue does not know the network.
+    """
+    if config.disaggregation is None:
+        return None
+    if sku.network is None:
+        raise SimulatorError(
+            f"the catalogue does not say how fast the network between machines of {sku.name} is, over which KV moves. "
+            "Add network in a private catalogue file"
+        )
+    return InstanceSplit(
+        prefill_instances=config.disaggregation.prefill_instances,
+        decode_instances=config.disaggregation.decode_instances,
+        latency_s=sku.network.latency_us * 1e-6,
+        block_s=block_bytes / (sku.network.gb_s * 1e9),
+    )
