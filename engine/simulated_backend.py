@@ -6,12 +6,13 @@ Does not launch anything: there is no HTTP server, and no measurement. Everythin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from engine.backend import FailureKind, Refusal
 from engine.config import EngineConfig
 from engine.memory import local_available_bytes
-from engine.model_shape import ModelShape
+from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.errors import SimulatorError
 from engine.simulator.fit import kv_block_bytes, num_kv_blocks, sku_refusals
@@ -56,10 +57,10 @@ class SimulatedBackend:
         """What does not fit the SKU or is not covered by any oracle, with the nearest that is."""
         try:
             shape, sku = simulated_shape(config.model), self._sku(config)
-            if refusals := sku_refusals(config, shape, sku):
+            if refusals := sku_refusals(config, shape, sku, _draft_shape(config)):
                 return refusals
             self._serving(config, shape, sku)
-        except (SearchSpaceError, SimulatorError) as error:
+        except (SearchSpaceError, SimulatorError, ModelShapeError) as error:
             return [Refusal(reason=str(error), kind=FailureKind.UNSUPPORTED)]
         return []
 
@@ -75,11 +76,12 @@ class SimulatedBackend:
         _refuse_other_counts(config)
         if unknown := _not_simulated(config):
             raise SimulatorError(f"{unknown} is not simulated. Leave it out, or measure it on an engine")
-        num_blocks = num_kv_blocks(config, shape, sku)
+        draft = _draft_shape(config)
+        num_blocks = num_kv_blocks(config, shape, sku, draft)
         if sku.name == LOCAL and config.kv_cache_memory_bytes is None:
             longest = config.max_model_len or shape.max_position_embeddings
             num_blocks = min(num_blocks, max(_LOCAL_SEQUENCES, config.max_num_seqs) * -(-longest // config.block_size))
-        split = split_of(config, sku, block_bytes=kv_block_bytes(config, shape, sku))
+        split = split_of(config, sku, block_bytes=kv_block_bytes(config, shape, sku, draft))
         settings = settings_of(config, num_blocks=num_blocks, acceptance=self._accepted(config), split=split)
         oracle = step_time_oracle(config, shape, sku, self._calibration)
         if sku.network is not None and split is not None:
@@ -125,6 +127,14 @@ class SimulatedBackend:
         if sku.name == LOCAL and sku.memory_gib is None:
             return sku.model_copy(update={"memory_gib": local_available_bytes() / 2**30})
         return sku
+
+
+def _draft_shape(config: EngineConfig) -> ModelShape | None:
+    """Of a draft model or an EAGLE head; None without one, and where its folder is not here to be counted."""
+    speculation = config.speculative_config
+    if speculation is None or speculation.method == "medusa" or not Path(speculation.model or "-").is_dir():
+        return None
+    return load_model_shape(Path(speculation.model or ""))
 
 
 def _refuse_other_counts(config: EngineConfig) -> None:
