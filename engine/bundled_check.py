@@ -67,6 +67,7 @@ def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
         ),
         f"pipeline_parallel_size {config.pipeline_parallel_size}": config.pipeline_parallel_size != 1,
         f"data_parallel_size {config.data_parallel_size}": config.data_parallel_size != 1,
+        "disaggregation: prefill and decode run in one process": config.disaggregation is not None,
         "distributed_executor_backend": config.distributed_executor_backend is not None,
         "gpu_memory_utilization (use kv_cache_memory_bytes)": config.gpu_memory_utilization is not None,
         "engine_args": bool(config.engine_args),

@@ -112,7 +112,7 @@ def two_clusters(arguments: argparse.Namespace, rate: float) -> dict[str, Any]:
         planner = FleetPlanner(backend=backend, workload=two_cluster_workload(rate), skus=skus, headroom=0.2)
         begin = time.perf_counter()
         options = planner.options(configs, slos)
-        mixed = planner.mixed(configs, slos, alone=options[0])
+        mixed = planner.mixed(options, slos)
     single = [option for option in options if option.holds]
     assert single, "the limits can be held"
     assert mixed is not None
