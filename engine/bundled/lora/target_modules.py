@@ -6,7 +6,7 @@ Does not read files and needs no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def target_modules(file: Path, raw: Mapping[str, Any], num_layers: int) -> tuple
     Raises:
         CheckpointError: no layer, the output head or the embeddings.
     """
-    wanted = raw.get("target_modules") or ()
+    wanted: str | Sequence[str] = raw.get("target_modules") or ()
     if isinstance(wanted, str) and wanted.lower() == "all-linear":
         wanted = MODULES
 
@@ -49,11 +49,11 @@ def target_modules(file: Path, raw: Mapping[str, Any], num_layers: int) -> tuple
     return found
 
 
-def _is_excluded(name: str, excluded: str | list[str]) -> bool:
+def _is_excluded(name: str, excluded: str | Sequence[str]) -> bool:
     return re.fullmatch(excluded, name) is not None if isinstance(excluded, str) else _is_named(name, excluded)
 
 
-def _is_named(name: str, ends: list[str]) -> bool:
+def _is_named(name: str, ends: Sequence[str]) -> bool:
     return any(name == end or name.endswith(f".{end}") for end in ends)
 
 
