@@ -167,6 +167,7 @@ def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]
             FailureKind.UNSUPPORTED,
             "has no disaggregation: prefill and decode run in one process. Leave it out",
         ),
+        ({"lora_modules": {"tiny": "b"}}, FailureKind.UNSUPPORTED, "the adapter 'tiny' has the model's name"),
         ({"lora_modules": {"a": "b"}}, FailureKind.BAD_CHECKPOINT, "the adapter a: adapter folder b does not exist"),
         ({"quantization": {"weights": "nvfp4"}}, FailureKind.UNSUPPORTED, "has no quantization.weights nvfp4"),
         ({"quantization": {"activations": "int8"}}, FailureKind.UNSUPPORTED, "Set quantization.weights to int8 too"),
