@@ -92,12 +92,11 @@ def _checkpoint_refusals(folder: Path, *, what: str = "") -> Iterator[Refusal]:
 
 def _adapter_refusals(config: EngineConfig) -> Iterator[Refusal]:
     model = load_model_config(Path(config.model))
-    if Path(config.model).name in config.lora_modules:
-        yield Refusal(
-            reason=f"the adapter {Path(config.model).name!r} has the model's name. Give it another name",
-            kind=FailureKind.UNSUPPORTED,
-        )
     for name, folder in config.lora_modules.items():
+        if name == Path(config.model).name:
+            reason = f"the adapter {name!r} has the model's name. Give it another name"
+            yield Refusal(reason=reason, kind=FailureKind.UNSUPPORTED)
+            continue
         try:
             checked_adapter(Path(folder), model, max_rank=config.max_lora_rank)
         except CheckpointError as error:
