@@ -67,6 +67,10 @@ def _cpu_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
         yield _unsupported("kv_cache int8: on a CPU vLLM has bf16 and fp8")
     if config.quantization.weights == "nvfp4":
         yield _unsupported("weights nvfp4: vLLM's CPU build has no kernel for them")
+    formats = (config.quantization.weights, *config.quantization.overrides.values())
+    if (int4 := next((form for form in formats if form.startswith("int4")), None)) and not place.known.has_int4:
+        reason = f"weights {int4}: vLLM's CPU build has no kernel for them on this CPU, they need AVX-512"
+        yield Refusal(reason=f"{reason}. Take int8 weights and activations", kind=FailureKind.MISSING_KERNEL)
     if config.gpu_memory_utilization is not None:
         yield _unsupported("gpu_memory_utilization on a CPU is a share of all memory. Use kv_cache_memory_bytes")
     ranks, threads = num_ranks(config), config.num_threads or 1

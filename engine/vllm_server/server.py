@@ -65,7 +65,7 @@ class VllmServer(ProcessServer):
             raise EngineError(message, kind=FailureKind.UNSUPPORTED, log_path=self.log_path)
 
     def check_alive(self) -> None:
-        """An API server outlives its engine for a moment and answers 503 meanwhile: that is a death too."""
+        """An API server outlives its engine for a moment, answers 503 or no more: that is a death too."""
         status = self._child.exit_status()
         if status is None and self._engine_is_dead():
             deadline = time.monotonic() + _ENDING_S
@@ -89,10 +89,13 @@ class VllmServer(ProcessServer):
         return EngineError(message, kind=found.kind, log_path=self.log_path)
 
     def _engine_is_dead(self) -> bool:
+        """By an answer, or by a listener that has gone before its process."""
         try:
             self._call("GET", "/health", timeout_s=5)
         except urllib.error.HTTPError as error:
             return error.code in (500, 503)
+        except urllib.error.URLError as error:
+            return isinstance(error.reason, ConnectionRefusedError)
         except OSError:
             return False
         return False

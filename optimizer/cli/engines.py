@@ -66,7 +66,8 @@ def space_values(engine: str, vllm_python: Path | None, quantizer_python: Path |
     if engine != "vllm":
         return {}
     known = VllmEnvironment(_python(vllm_python)).known_options
-    made = {name: None if quantizer_python is None else name for name in _MADE_BY_QUANTIZER}
+    runs = [name for name in _MADE_BY_QUANTIZER if known.has_int4 or not name.startswith("int4")]
+    made = {name: name if quantizer_python and name in runs else None for name in _MADE_BY_QUANTIZER}
     return {"suffix": "suffix" if known.has_suffix_decoding else None, **made}
 
 

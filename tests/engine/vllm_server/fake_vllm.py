@@ -1,6 +1,6 @@
 """Stands in for the Python of a vLLM environment: says its distributions, its options, and serves as `vllm serve` does.
 
-`FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core, no_rpc.
+`FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core, gone_listener, no_rpc.
 `FAKE_VLLM_BUILD=gpu` makes it a build for GPUs.
 """
 
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            alive = self.core.poll() is None and FAULT != "mute"
+            alive = (self.core.poll() is None or FAULT == "gone_listener") and FAULT != "mute"
             self._say(200 if alive else 503, b"")
         elif self.path == "/v1/models":
             self._json({"data": [{"id": self.name, "max_model_len": 512}]})
@@ -157,7 +157,10 @@ def serve(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if FAULT == "stubborn" else stop)
     while Handler.core.poll() is None:
         time.sleep(0.02)
-    if FAULT == "dead_core":
+    if FAULT == "gone_listener":
+        server.shutdown()
+        server.server_close()
+    if FAULT in ("dead_core", "gone_listener"):
         time.sleep(0.5)  # 503 meanwhile
     print("(APIServer pid=7) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue", flush=True)
     block.unlink()

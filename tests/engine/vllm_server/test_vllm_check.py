@@ -115,6 +115,17 @@ def test_a_method_that_a_version_lacks_is_refused(known: KnownOptions, tiny_mode
     assert reason.startswith("vLLM 0.33.0 has no speculative method medusa")
 
 
+def test_four_bits_need_a_kernel_that_cpus_without_avx512_lack(known: KnownOptions, tiny_model: Path) -> None:
+    mixed = {"weights": "int8", "activations": "int8", "overrides": {"*.down_proj": "int4_g32"}}
+    older = known.model_copy(update={"kernels": ()})
+    for quantization in ({"weights": "int4_g128"}, mixed):
+        before = found(known, tiny_model, quantization=quantization)
+        [(kind, reason)] = set(found(older, tiny_model, quantization=quantization)) - set(before)
+        assert kind is FailureKind.MISSING_KERNEL
+        assert "they need AVX-512" in reason
+    assert older.model_copy(update={"device": "cuda"}).has_int4
+
+
 def test_more_ranks_than_devices_need_more_machines(known: KnownOptions, tiny_model: Path) -> None:
     [(_, reason)] = found(known, tiny_model, on_cpu=False, tensor_parallel_size=2, pipeline_parallel_size=2)
     assert "the config needs 4 devices, 2 may be used here (0, 1)" in reason
