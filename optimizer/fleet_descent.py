@@ -6,7 +6,7 @@ servers that do not batch, which is on the safe side; what a fleet really takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -16,6 +16,30 @@ from workloads.record_arrays import Floats, Ints
 
 MAX_TRIES = 60
 MOST_BUSY = 1.25  # by the program, whose sum of busy times a batching server undercuts
+
+
+def cheapest_descent(
+    starts: Sequence[Mix],
+    *,
+    load_rps: Floats,
+    capacity_rps: Floats,
+    usd_per_hour: Floats,
+    holds: Callable[[Mix], bool],
+    max_tries: int = MAX_TRIES,
+) -> Mix | None:
+    """The cheapest of what `cheaper_mix` makes of each start, all of which hold; None without a start."""
+    found = [
+        cheaper_mix(
+            start,
+            load_rps=load_rps,
+            capacity_rps=capacity_rps,
+            usd_per_hour=usd_per_hour,
+            holds=holds,
+            max_tries=max_tries,
+        )
+        for start in starts
+    ]
+    return min(found, key=lambda mix: mix.usd_per_hour, default=None)
 
 
 def cheaper_mix(

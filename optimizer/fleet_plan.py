@@ -5,7 +5,7 @@ Does not search scheduler settings: `fopt run --engine simulated` does. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from engine.simulator.oracle import Provenance
 from engine.simulator.simulate import simulate
 from optimizer.cost import RecordedLoad, recorded_load
 from optimizer.fidelity import part_of
-from optimizer.fleet_descent import cheaper_mix
+from optimizer.fleet_descent import MAX_TRIES, cheapest_descent
 from optimizer.fleet_mix import Mix, cheapest_mix
 from optimizer.predicted_capacity import UnreachableSloError, predict_capacity
 from optimizer.predicted_fleet import ROUTER, PredictedFleet, predict_fleet
@@ -107,11 +107,13 @@ class FleetPlanner:
         holds = latency_slos_hold(fleet.metrics, latency_slos(slos))
         return FleetOption(config=config, fleet=fleet, holds=holds, provenance=serving.oracle.provenance)
 
-    def mixed(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> MixedFleet | None:
-        """By length buckets; None when a bucket alone meets the limits on no config.
+    def mixed(self, options: Sequence[FleetOption], slos: tuple[Slo, ...]) -> MixedFleet | None:
+        """By length buckets, never dearer than the cheapest option that holds; None when there is no fleet at all.
 
-        As of the fleets of one config, it is asked to hold the limits at arrivals faster by the headroom.
+        As of the fleets of one config, it is asked to hold the limits at arrivals faster by the headroom. Without
+        limits nothing says that fewer replicas than the program's would do.
         """
+        configs = [option.config for option in options]
         servings = [self._backend.serving(config) for config in configs]
         edges, bucket_of = length_buckets(self.replay)
         rates = np.bincount(bucket_of, minlength=len(edges)) / len(bucket_of) * self.load.rate_rps
@@ -123,22 +125,23 @@ class FleetPlanner:
             metrics = self._simulated(mix, servings, bucket_of, speed=1 + self._headroom)
             return latency_slos_hold(metrics, latency_slos(slos))
 
-        mix = cheapest_mix(rates, capacity, usd)
-        if mix is None:
+        planned, holds = _planned_mix(rates, capacity, usd, hold)
+        alone = _alone_mix(options, num_kinds=len(edges), usd_per_hour=usd)
+        starts = [mix for mix in (alone, planned if holds else None) if mix is not None]
+        tries = MAX_TRIES if latency_slos(slos) else 0
+        mix = cheapest_descent(
+            starts, load_rps=rates, capacity_rps=capacity, usd_per_hour=usd, holds=hold, max_tries=tries
+        )
+        if mix is None and planned is None:
             return None
-        for tried in range(1, _HEADROOMS):
-            if hold(mix):
-                break
-            mix = cheapest_mix(rates * 1.2**tried, capacity, usd) or mix
-        holds = hold(mix)
-        if holds:
-            mix = cheaper_mix(mix, load_rps=rates, capacity_rps=capacity, usd_per_hour=usd, holds=hold)
+        chosen = mix or planned
+        assert chosen is not None
         return MixedFleet(
-            pools=_pools(mix, configs, usd),
+            pools=_pools(chosen, configs, usd),
             edges=edges,
-            usd_per_hour=mix.usd_per_hour,
-            metrics=self._simulated(mix, servings, bucket_of, speed=1.0),
-            holds=holds,
+            usd_per_hour=chosen.usd_per_hour,
+            metrics=self._simulated(chosen, servings, bucket_of, speed=1.0),
+            holds=mix is not None,
         )
 
     def _capacities(
@@ -174,6 +177,32 @@ class FleetPlanner:
             traffic = replay.traffic if speed == 1.0 else replay.traffic.at_speed(speed)
             records += replay.records(simulate(traffic, *serving, num_replicas=replicas, router=ROUTER))
         return summarize(records)
+
+
+def _planned_mix(rates: Floats, capacity: Floats, usd: Floats, hold: Callable[[Mix], bool]) -> tuple[Mix | None, bool]:
+    """The program's fleet, for more and more load until it holds in simulation, and whether it does."""
+    mix = cheapest_mix(rates, capacity, usd)
+    for tried in range(1, _HEADROOMS):
+        if mix is None or hold(mix):
+            return mix, mix is not None
+        mix = cheapest_mix(rates * 1.2**tried, capacity, usd) or mix
+    return mix, mix is not None and hold(mix)
+
+
+def _alone_mix(options: Sequence[FleetOption], *, num_kinds: int, usd_per_hour: Floats) -> Mix | None:
+    """The cheapest fleet of one config that holds, as a mix."""
+    held = [place for place, option in enumerate(options) if option.holds]
+    if not held:
+        return None
+    place = min(held, key=lambda place: options[place].usd_per_hour)
+    replicas, shares = np.zeros(len(options), np.int64), np.zeros((num_kinds, len(options)))
+    replicas[place], shares[:, place] = options[place].fleet.cost.replicas, 1.0
+    return Mix(
+        replicas=replicas,
+        shares=shares,
+        usd_per_hour=float(replicas @ usd_per_hour),
+        lower_bound_usd=0.0,
+    )
 
 
 def length_buckets(replay: SimulatedReplay, num_buckets: int = NUM_BUCKETS) -> tuple[tuple[int, ...], Ints]:

@@ -56,9 +56,10 @@ def limit_ladder(
         scaled = tuple(slo.with_limit(float(f"{slo.limit * factor:.6g}")) for slo in slos)
         where = "; ".join(map(str, scaled)) or "no limits"
         report(f"fleets of one SKU ({where})")
-        options = _best_of_each_sku(planner.options(configs, scaled))
+        options = planner.options(configs, scaled)
         report(f"mixed fleets ({where})")
-        steps.append(Step(factor=factor, slos=scaled, options=options, mixed=planner.mixed(configs, scaled)))
+        mixed = planner.mixed(options, scaled)
+        steps.append(Step(factor=factor, slos=scaled, options=_best_of_each_sku(options), mixed=mixed))
     return steps
 
 

@@ -5,6 +5,7 @@ Does not know how many of it a deployment needs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from search_spaces.reading import read_mapping, validate
 CATALOGUE = Path(__file__).parent / "skus.yaml"
 
 
+class Network(Frozen):
+    """What joins machines of a SKU: nominal figures of one device's link, one direction."""
+
+    gb_s: float = Field(gt=0, allow_inf_nan=False)
+    latency_us: float = Field(ge=0, allow_inf_nan=False)
+    as_of: str
+    source: str
+
+
 class Sku(Frozen):
     """One kind of accelerator (or `local`, this machine), with the vintage of its price."""
 
@@ -26,6 +36,7 @@ class Sku(Frozen):
     bandwidth_tb_s: float | None = Field(default=None, gt=0)
     bf16_tflops: float | None = Field(default=None, gt=0)  # dense
     link_gb_s: float | None = Field(default=None, gt=0)  # between two of one machine, one direction
+    network: Network | None = None  # None: not stated
     silicon: str | None = None  # what aiconfigurator-core calls it; None: it has no measurements of it
     usd_per_hour: float = Field(ge=0, allow_inf_nan=False)  # of one, not of a node
     as_of: str
@@ -75,17 +86,20 @@ def with_prices(skus: Mapping[str, Sku], overrides: Mapping[str, float]) -> dict
 
 
 def find_sku(skus: Mapping[str, Sku], name: str) -> Sku:
-    """By its name here or in the silicon data (`a100_sxm`).
+    """By its name here or in the silicon data (`a100_sxm`), however it is spelt (`H100-SXM`).
 
     Raises:
         SearchSpaceError: it is not listed; with the closest name.
     """
-    if name in skus:
-        return skus[name]
-    for sku in skus.values():
-        if sku.silicon == name:
+    wanted = _spelling(name)
+    for known, sku in skus.items():
+        if wanted and wanted in (_spelling(known), _spelling(sku.silicon or "")):
             return sku
     raise SearchSpaceError(f"no SKU is called {name!r}. {did_you_mean(name, skus)}")
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def parse_prices(texts: Iterable[str]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from engine.bundled.grammar import GrammarCompiler
 from engine.bundled.kv_cache import block_bytes, choose_num_blocks
 from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel
-from engine.bundled.lora.adapters import Adapters
+from engine.bundled.lora.adapters import hang_adapters
 from engine.bundled.lora.low_rank import AdapterRows
 from engine.bundled.model_config import load_model_config
 from engine.bundled.model_runner import ModelRunner, StepResult
@@ -102,14 +102,16 @@ class LLMEngine:
             )
             shape = target.config
             quantize(target.decoder, layer_formats(config.quantization, shape.stored_formats, shape.num_layers))
-        self._adapters = Adapters(config.lora_modules, target.config, max_rank=config.max_lora_rank, device=self.device)
+        self._adapter_numbers = {name: number for number, name in enumerate(config.lora_modules)}
         draft = load_draft_parts(config.speculative_config, target, max_positions=self.max_model_len)
         self.vocab_size = target.config.vocab_size
         self.eos_token_ids = target.config.eos_token_ids
         self.num_blocks = self._choose_num_blocks(target, draft)
         proposer = make_proposer(config, draft, None if draft.paged is None else self._paged(draft.paged))
-        rows = self._adapters.hang_on(target.decoder)
-        model = self._paged(target, rows) if self._parallel is None else self._parallel.join(self.num_blocks)
+        if self._parallel is None:
+            model = self._paged(target, hang_adapters(config, target.decoder, self.device))
+        else:
+            model = self._parallel.join(self.num_blocks)
         self.runner = ModelRunner(model, proposer)
         self.block_manager = BlockManager(
             self.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
@@ -150,8 +152,8 @@ class LLMEngine:
                 use, a JSON schema that cannot be followed.
         """
         self._check_request(request_id, prompt_token_ids, params)
-        if adapter is not None and adapter not in self._adapters.numbers:
-            raise RequestError(f"there is no adapter {adapter!r}. Known: {', '.join(self._adapters.numbers) or 'none'}")
+        if adapter is not None and adapter not in self._adapter_numbers:
+            raise RequestError(f"there is no adapter {adapter!r}. Known: {', '.join(self._adapter_numbers) or 'none'}")
         seed = params.seed if params.seed is not None else hash((self.config.seed, self._num_added))
         self._num_added += 1
         grammar = None if params.json_schema is None else self._grammars.compile(params.json_schema)
@@ -163,7 +165,7 @@ class LLMEngine:
             eos=self.eos_token_ids,
             grammar=grammar,
             standing=standing,
-            adapter=-1 if adapter is None else self._adapters.numbers[adapter],
+            adapter=-1 if adapter is None else self._adapter_numbers[adapter],
         )
         self.step_log.request_added(to_idle=not self.has_unfinished())
         self._sequences[request_id] = sequence
@@ -362,8 +364,6 @@ class LLMEngine:
 def _refuse_unsupported(config: EngineConfig) -> None:
     if config.engine != "bundled":
         raise UnsupportedError(f"this config is for engine {config.engine}, not for the bundled engine")
-    if config.lora_modules and config.tensor_parallel_size > 1:
-        raise UnsupportedError("LoRA adapters are not split over ranks: use tensor_parallel_size 1")
 
 
 def _choose_max_model_len(config: EngineConfig) -> int:

@@ -6,9 +6,11 @@ Does not know what the figures are used for; imports no torch.
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Sequence as Seq
+from math import isnan, nan
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from engine.bundled.model_runner import StepResult
@@ -33,6 +35,9 @@ class StepRecord(NamedTuple):
     num_new_tokens: int  # drawn or accepted, before stops cut them
 
 
+_GAP = StepRecord._fields.index("gap_s")
+
+
 class StepLog:
     """The latest `MAX_STEPS` steps; those that score tokens are left out, as serving does not.
 
@@ -42,12 +47,13 @@ class StepLog:
 
     def __init__(self, zero_s: float, max_steps: int = MAX_STEPS) -> None:
         self._zero_s = zero_s
-        self._records: deque[StepRecord] = deque(maxlen=max_steps)
+        self._rows = np.empty((max_steps, len(StepRecord._fields)))  # a ring; memory is taken as it is written
+        self._num_steps = 0  # ever
         self._num_added = 0
         self._last_end_s: float | None = None  # of the step before, where it was logged and work was left
 
     def __len__(self) -> int:
-        return len(self._records)
+        return min(self._num_steps, len(self._rows))
 
     def request_added(self, *, to_idle: bool) -> None:
         """Note a request that was queued; `to_idle`: while no other was unfinished."""
@@ -58,17 +64,24 @@ class StepLog:
     def add(self, scheduled: Seq[ScheduledSequence], results: Seq[StepResult], *, begin_s: float, end_s: float) -> None:
         """Note a step; the sequences are as they were scheduled, not yet advanced."""
         if self._last_end_s is not None:
-            self._records[-1] = self._records[-1]._replace(gap_s=begin_s - self._last_end_s)
+            self._rows[(self._num_steps - 1) % len(self._rows), _GAP] = begin_s - self._last_end_s
         num_added, self._num_added, self._last_end_s = self._num_added, 0, None
         if any(result.logprobs is not None or result.prompt_logprobs for result in results):
             return
         duration_s, composition = end_s - begin_s, _composition(scheduled, results)
-        self._records.append(StepRecord(begin_s - self._zero_s, duration_s, None, num_added, *composition))
+        row = (begin_s - self._zero_s, duration_s, nan, num_added, *composition)
+        self._rows[self._num_steps % len(self._rows)] = row
+        self._num_steps += 1
         self._last_end_s = end_s
 
     def records(self) -> list[StepRecord]:
         """Oldest first."""
-        return list(self._records)
+        oldest = self._num_steps % len(self._rows) if self._num_steps > len(self._rows) else 0
+        rows = np.roll(self._rows[: len(self)], -oldest, axis=0).tolist()
+        return [
+            StepRecord(start_s, duration_s, None if isnan(gap_s) else gap_s, *map(int, counts))
+            for start_s, duration_s, gap_s, *counts in rows
+        ]
 
 
 def _composition(scheduled: Seq[ScheduledSequence], results: Seq[StepResult]) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ class SimulatedServer:
         self._prefilling = -1  # the request whose prompt is under way
         self._prefilled = 0  # its computed tokens
         self._prompt_blocks = 0  # of prompts that are computed in this step or under way, the cache's left out
+        self._received = [0] * len(traffic)  # tokens whose KV another instance computed, used at first admission
         self._shared = [0] * len(traffic)  # blocks of a running request that the cache counts
         self._num_shared = 0  # of all decoding sequences
         self._ends: list[tuple[int, int, int]] = []  # tick, request, stint; some are stale
@@ -215,11 +216,12 @@ class SimulatedServer:
         if cache is not None:
             cache.evict_down_to(settings.num_blocks - used)
             num_cached, num_revived = cache.match(request, (known - 1) // size)
-        left = known - num_cached * size
+        num_computed = max(num_cached * size, self._received[request])
+        left = known - num_computed
         if not settings.enable_chunked_prefill and budget < left <= settings.max_num_batched_tokens:
             return None
         num_tokens = min(left, budget)
-        needed = -(-(num_cached * size + num_tokens) // size) - num_cached
+        needed = -(-(num_computed + num_tokens) // size) - num_cached
         if used + needed + num_revived > settings.num_blocks:
             self._blocked = True
             return None
@@ -235,10 +237,10 @@ class SimulatedServer:
         if num_tokens == left:
             ready.append(request)
         else:
-            self._prefilling, self._prefilled = request, num_cached * size + num_tokens
+            self._prefilling, self._prefilled = request, num_computed + num_tokens
         if self._accounts is not None:
-            self._accounts.compute(request, min(num_tokens, self._inputs[request] - num_cached * size))
-        return num_cached * size, num_tokens
+            self._accounts.compute(request, min(num_tokens, self._inputs[request] - num_computed))
+        return num_computed, num_tokens
 
     def _continue(self, budget: int, ready: list[int]) -> int:
         """Tokens computed of the prompt under way; 0 when there are no blocks for them and it was preempted."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from engine.config import EngineConfig, SchedulingPolicy
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.errors import SimulatorError
+from engine.simulator.instance_split import InstanceSplit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class SchedulerSettings:
         request_overhead_s: from a request's arrival until the scheduler sees it (HTTP, tokenization).
         delivery_share: of a step's time, until its tokens have reached their clients: they are written while the
             next step runs.
+        split: of a replica into prefill and decode instances, each with a scheduler like this; None: one does both.
     """
 
     num_blocks: int
@@ -34,6 +36,7 @@ class SchedulerSettings:
     acceptance: AcceptanceProfile | None = None
     request_overhead_s: float = 0.0
     delivery_share: float = 0.0
+    split: InstanceSplit | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +64,7 @@ def settings_of(
     num_blocks: int,
     acceptance: AcceptanceProfile | None = None,
     request_overhead_s: float = 0.0,
+    split: InstanceSplit | None = None,
 ) -> SchedulerSettings:
     """A config's scheduler.
 
@@ -82,5 +86,6 @@ def settings_of(
         block_size=config.block_size,
         acceptance=acceptance,
         request_overhead_s=request_overhead_s,
+        split=split,
         seed=config.seed,
     )

@@ -133,7 +133,8 @@ def _memory(config: EngineConfig, shape: ModelShape, place: Place) -> Iterator[R
     if cache < one:
         reason = f"{plain_bytes(cache)} of KV cache, one sequence of max_model_len needs {plain_bytes(one)}"
         yield Refusal(reason=f"{reason}. Raise kv_cache_memory_bytes or lower max_model_len", kind=_OOM)
-    folders = [config.model, config.speculative_config.model if config.speculative_config else None]
+    draft = config.speculative_config.model if config.speculative_config else None
+    folders = [config.model, draft, *config.lora_modules.values()]
     weights = sum(file.stat().st_size for folder in folders if folder for file in Path(folder).glob("*.safetensors"))
     available = local_available_bytes()
     if weights + cache > available and config.hardware.sku == "local":

@@ -6,19 +6,20 @@ Does not measure or choose: `optimizer.sensitivity` and `optimizer.mixed_precisi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from engine.artifacts.quantization_recipe import linear_layers
+from engine.artifacts.quantization_recipe import group_size, linear_layers
 from engine.bundled_backend import BundledBackend
 from engine.config import EngineConfig, Quantization, WeightFormat
 from engine.warm_backend import WarmBackend
 from optimizer.atomic_file import write_text
 from optimizer.cli.console import make_table, stdout_console
+from optimizer.cli.job import HELDOUT_FRACTION
 from optimizer.cli.progress import Phases
 from optimizer.errors import OptimizerError
 from optimizer.mixed_precision import LayerSensitivity, MixedPrecision, average_bits, least_divergence
@@ -29,6 +30,7 @@ from optimizer.sensitivity import measure_sensitivities
 from search_spaces.space import load_search_space
 from workloads.estimate import Estimate
 from workloads.parquet import read_workload
+from workloads.sampling import split_by_session
 from workloads.workload import Workload
 
 _FORMATS: tuple[WeightFormat, ...] = ("int4_g128", "int4_g32", "int8")
@@ -91,7 +93,8 @@ def command(
 ) -> None:
     """Measure how much each layer of MODEL loses in each format on WORKLOAD's requests, and mix formats accordingly.
 
-    Runs on the bundled engine, layer by layer; the mixes run on vLLM too, where checkpoints can be made."""
+    The mixes themselves are measured on WORKLOAD's last sessions, which the choice did not see. Runs on the bundled
+    engine, layer by layer; the mixes run on vLLM too, where checkpoints can be made."""
     asked = load_search_space(space)
     with_mixes(asked, {})  # a space that has no place for them is told before anything is measured
     found = _measured(
@@ -134,6 +137,7 @@ class _Found:
 
 def _measured(wish: _Wish, bits: Iterable[float]) -> _Found:
     shapes = linear_layers(wish.model)
+    _refuse_useless(wish.formats, shapes)
     placement = placement_for(wish.traffic)
     cpus = frozenset(placement.engine_cores) if placement.engine_cores else None
     with (
@@ -141,20 +145,35 @@ def _measured(wish: _Wish, bits: Iterable[float]) -> _Found:
         Phases("measuring layers") as phases,
         WarmBackend(BundledBackend(cpus=cpus, devices=placement.devices, reconfigurable=True)) as backend,
     ):
-        meter = QualityMeter(
-            backend=backend,
-            base=EngineConfig(model=str(wish.model)),
-            workload=wish.traffic,
-            num_tokens=wish.tokens,
-            directory=Path(folder),
-            seed=wish.seed,
-            report=phases.show,
+        parts = split_by_session(wish.traffic, HELDOUT_FRACTION)
+        choosing, judging = (
+            QualityMeter(
+                backend=backend,
+                base=EngineConfig(model=str(wish.model)),
+                workload=part,
+                num_tokens=wish.tokens,
+                directory=Path(folder),
+                seed=wish.seed,
+                report=phases.show,
+            )
+            for part in (parts.train, parts.heldout)
         )
-        sensitivities = measure_sensitivities(meter, shapes, wish.formats, report=phases.show)
+        sensitivities = measure_sensitivities(choosing, shapes, wish.formats, report=phases.show)
         mixes = _mixes(sensitivities, bits)
-        uniform = [(form, _uniform(sensitivities, form)) for form in wish.formats]
-        rows = [_row(meter, name, mix) for name, mix in (*uniform, *mixes.items())]
-        return _Found(sensitivities=sensitivities, mixes=mixes, rows=rows, num_tokens=meter.num_tokens)
+        uniform = [
+            (form, _uniform(sensitivities, form))
+            for form in wish.formats
+            if all(form in unit.divergences for unit in sensitivities)
+        ]
+        rows = [_row(judging, name, mix) for name, mix in (*uniform, *mixes.items())]
+        return _Found(sensitivities=sensitivities, mixes=mixes, rows=rows, num_tokens=judging.num_tokens)
+
+
+def _refuse_useless(formats: Sequence[WeightFormat], shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Raises OptimizerError for a format that no layer can be stored in."""
+    for form in formats:
+        if not any(inputs % (group_size(form) or 1) == 0 for _, inputs in shapes.values()):
+            raise OptimizerError(f"no layer of the model can be stored as {form}: take smaller groups with --formats")
 
 
 def _mixes(sensitivities: Sequence[LayerSensitivity], bits: Iterable[float]) -> dict[str, MixedPrecision]:
@@ -165,9 +184,6 @@ def _mixes(sensitivities: Sequence[LayerSensitivity], bits: Iterable[float]) -> 
 
 
 def _uniform(sensitivities: Sequence[LayerSensitivity], weights: WeightFormat) -> MixedPrecision:
-    """Raises OptimizerError when a layer cannot have the format."""
-    if odd := next((unit for unit in sensitivities if weights not in unit.divergences), None):
-        raise OptimizerError(f"{odd.layers[0]} cannot be stored as {weights}: take smaller groups with --formats")
     return MixedPrecision(
         quantization=Quantization(weights=weights),
         bits_per_weight=average_bits(sensitivities, weights),
@@ -203,7 +219,7 @@ def _mixes_table(rows: Sequence[_Row], num_tokens: int) -> object:
         )
         for row in rows
     ]
-    title = f"KL in 1/1000 nats a token, on {num_tokens:,} tokens of answers"
+    title = f"KL in 1/1000 nats a token, on {num_tokens:,} tokens of answers that the choice did not see"
     return make_table(["weights", "bits", "sum of layers", "measured"], told, title=title)
 
 

@@ -34,6 +34,7 @@ class Query:
 
     path: str
     body: Mapping[str, Any]
+    adapter: str | None = None  # the LoRA adapter that is asked, where it is not the base model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Answer:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     text: str
+    adapter: str | None = None  # that gave it
 
 
 class RequestRefusedError(Exception):
@@ -60,11 +62,11 @@ def ask_all(
 
     async def ask(session: aiohttp.ClientSession, query: Query) -> Answer | RequestRefusedError:
         plain = {name: value for name, value in query.body.items() if name != _TOKEN_IDS}
-        plain |= {"model": server.model_name, "temperature": 0.0}
+        plain |= {"model": query.adapter or server.model_name, "temperature": 0.0}
         refusal = RequestRefusedError("nothing was asked")
         for body in ({**plain, _TOKEN_IDS: True}, plain):  # some servers refuse fields they do not know
             try:
-                return _answer(await _post(session, server.base_url + query.path, body))
+                return _answer(await _post(session, server.base_url + query.path, body), query.adapter)
             except RequestRefusedError as refused:
                 refusal = refused
         return refusal
@@ -83,7 +85,7 @@ def score_all(
 
     async def score(session: aiohttp.ClientSession, answer: Answer) -> TopLogprobs:
         body = {
-            "model": server.model_name,
+            "model": answer.adapter or server.model_name,
             "prompt": [*answer.prompt_ids, *answer.response_ids],
             "max_tokens": 1,
             "temperature": 0.0,
@@ -102,13 +104,13 @@ def score_all(
     return _all(server, answers, score, hang_s=hang_s, on_done=on_done)
 
 
-def _answer(reply: Mapping[str, Any]) -> Answer:
+def _answer(reply: Mapping[str, Any], adapter: str | None) -> Answer:
     choice = reply["choices"][0]
     prompt_ids = choice.get("prompt_token_ids") or reply.get("prompt_token_ids")
     response_ids = choice.get("token_ids")
     if prompt_ids is None or response_ids is None:
         prompt_ids = response_ids = ()
-    return Answer(prompt_ids=tuple(prompt_ids), response_ids=tuple(response_ids), text=_text(choice))
+    return Answer(prompt_ids=tuple(prompt_ids), response_ids=tuple(response_ids), text=_text(choice), adapter=adapter)
 
 
 def _text(choice: Mapping[str, Any]) -> str:

@@ -91,7 +91,9 @@ class QualityEvaluator:
         score = self.known(quality_class)
         if score is None:
             with self._placement.client_pinned():
-                prompts = PromptWriter(self._workload, vocab_size=vocab_size(config))
+                prompts = PromptWriter(
+                    self._workload, vocab_size=vocab_size(config), adapters=config.lora_modules.keys()
+                )
                 examiner = Examiner(server, prompts, hang_s=self._hang_s, report=report)
                 score = self._evaluate(examiner, quality_class)
             write_text(self._class_path(quality_class), score.model_dump_json(indent=2))

@@ -61,6 +61,7 @@ class Examiner:
                 request_id=request.request_id,
                 prompt_ids=answer.prompt_ids,
                 response_ids=answer.response_ids,
+                adapter=answer.adapter,
                 score=score,
                 top=top,
             )
@@ -92,7 +93,7 @@ class Examiner:
         )
 
     def _divergences(self, forced: Sequence[ReferenceAnswer]) -> tuple[ResponseDivergence, ...]:
-        fed = [Answer(prompt_ids=a.prompt_ids, response_ids=a.response_ids, text="") for a in forced]
+        fed = [Answer(prompt_ids=a.prompt_ids, response_ids=a.response_ids, text="", adapter=a.adapter) for a in forced]
         tops = score_all(self._server, fed, hang_s=self._hang_s, on_done=self._progress("quality divergence", fed))
         return tuple(compare(a.top, top) for a, top in zip(forced, tops, strict=True) if a.top is not None)
 

@@ -28,6 +28,7 @@ class ReferenceAnswer:
     response_ids: tuple[int, ...]
     score: float | None  # of the request's checks; None without checks
     top: TopLogprobs | None  # at each position of the response; None where only the score is compared
+    adapter: str | None = None  # the LoRA adapter that answered, where it was not the base model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ def _columns(reference: Reference) -> dict[str, npt.NDArray[Any]]:
     return {
         "num_refused": np.array(reference.num_refused),
         "request_ids": np.array([answer.request_id for answer in answers], dtype=np.str_),
+        "adapters": np.array([answer.adapter or "" for answer in answers], dtype=np.str_),
         "scores": np.array([np.nan if answer.score is None else answer.score for answer in answers], np.float64),
         **_ragged("prompt", [answer.prompt_ids for answer in answers]),
         **_ragged("response", [answer.response_ids for answer in answers]),
@@ -89,6 +91,7 @@ def load_reference(path: Path) -> Reference | None:
         columns = {name: file[name] for name in file.files}
     prompts, responses = (np.split(columns[f"{n}_ids"], columns[f"{n}_ends"][:-1]) for n in ("prompt", "response"))
     tops = _split_tops(columns, [len(response) for response in responses])
+    adapters = columns.get("adapters", np.full(len(tops), ""))  # older files know none
     answers = tuple(
         ReferenceAnswer(
             request_id=str(request_id),
@@ -96,9 +99,10 @@ def load_reference(path: Path) -> Reference | None:
             response_ids=tuple(response.tolist()),
             score=None if np.isnan(score) else float(score),
             top=top,
+            adapter=str(adapter) or None,
         )
-        for request_id, prompt, response, score, top in zip(
-            columns["request_ids"], prompts, responses, columns["scores"], tops, strict=True
+        for request_id, adapter, prompt, response, score, top in zip(
+            columns["request_ids"], adapters, prompts, responses, columns["scores"], tops, strict=True
         )
     )
     return Reference(answers=answers, num_refused=int(columns["num_refused"]))

@@ -111,7 +111,8 @@ def two_clusters(arguments: argparse.Namespace, rate: float) -> dict[str, Any]:
         configs = fitting_configs(backend, folder, arguments.skus.split(","))
         planner = FleetPlanner(backend=backend, workload=two_cluster_workload(rate), skus=skus, headroom=0.2)
         begin = time.perf_counter()
-        options, mixed = planner.options(configs, slos), planner.mixed(configs, slos)
+        options = planner.options(configs, slos)
+        mixed = planner.mixed(options, slos)
     single = [option for option in options if option.holds]
     assert single, "the limits can be held"
     assert mixed is not None

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -139,6 +140,16 @@ def test_what_cannot_be_reconfigured_leaves_the_engine_as_it_was(config: EngineC
             assert answer_of(server) == before
 
 
+def test_an_adapter_cannot_take_the_models_name(config: EngineConfig, tmp_path: Path) -> None:
+    named = config.model_copy(update={"lora_modules": {Path(config.model).name: str(tmp_path)}})
+    with BundledBackend(reconfigurable=True).launch(config, log_path=tmp_path / "engine.log") as server:
+        body = named.model_dump_json().encode()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(server.base_url + "/reconfigure", body, method="POST"))
+        assert refused.value.code == 400
+        assert "has the served model's name" in refused.value.read().decode()
+
+
 def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]]:
     config = EngineConfig.model_validate({"model": str(tiny_model), **fields})
     return [(refusal.kind, refusal.reason) for refusal in BundledBackend().check(config)]
@@ -151,6 +162,12 @@ def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]
         ({"tensor_parallel_size": 3}, FailureKind.UNSUPPORTED, "tensor_parallel_size 3 does not divide the model"),
         ({"quantization": {"communication": "int8"}}, FailureKind.UNSUPPORTED, "without tensor_parallel_size above 1"),
         ({"pipeline_parallel_size": 2}, FailureKind.UNSUPPORTED, "has no pipeline_parallel_size 2"),
+        (
+            {"disaggregation": {"prefill_instances": 1, "decode_instances": 1}},
+            FailureKind.UNSUPPORTED,
+            "has no disaggregation: prefill and decode run in one process. Leave it out",
+        ),
+        ({"lora_modules": {"tiny": "b"}}, FailureKind.UNSUPPORTED, "the adapter 'tiny' has the model's name"),
         ({"lora_modules": {"a": "b"}}, FailureKind.BAD_CHECKPOINT, "the adapter a: adapter folder b does not exist"),
         ({"quantization": {"weights": "nvfp4"}}, FailureKind.UNSUPPORTED, "has no quantization.weights nvfp4"),
         ({"quantization": {"activations": "int8"}}, FailureKind.UNSUPPORTED, "Set quantization.weights to int8 too"),

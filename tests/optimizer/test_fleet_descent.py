@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.fleet_descent import MOST_BUSY, cheaper_mix, least_busy_shares
+from optimizer.fleet_descent import MOST_BUSY, cheaper_mix, cheapest_descent, least_busy_shares
 from optimizer.fleet_mix import Mix, cheapest_mix
 
 LOAD = np.array([10.0, 1.0])
@@ -76,3 +76,36 @@ def test_where_the_program_is_exact_nothing_cheaper_holds(rate: int) -> None:
 
     found = cheaper_mix(mix, load_rps=load, capacity_rps=capacity, usd_per_hour=usd, holds=holds)
     assert found.usd_per_hour == pytest.approx(mix.usd_per_hour)
+
+
+counts = st.lists(st.integers(0, 4), min_size=3, max_size=3).filter(any)
+
+
+@given(
+    st.lists(counts, max_size=3),
+    st.lists(st.floats(0.1, 9), min_size=3, max_size=3),
+    st.lists(st.floats(0.2, 9), min_size=6, max_size=6),
+    st.floats(0.1, 20),
+    st.integers(0, 10),
+)
+def test_what_comes_of_several_fleets_holds_and_is_no_dearer_than_any_of_them(
+    fleets: list[list[int]], dollars: list[float], capacities: list[float], needed: float, max_tries: int
+) -> None:
+    usd, capacity = np.array(dollars), np.array(capacities).reshape(2, 3)
+
+    def holds(mix: Mix) -> bool:
+        return bool(mix.replicas @ capacity.min(axis=0) >= needed)
+
+    starts = [
+        Mix(replicas=counts, shares=np.full((2, 3), 1 / 3), usd_per_hour=float(counts @ usd), lower_bound_usd=0.0)
+        for counts in map(np.array, fleets)
+    ]
+    starts = [mix for mix in starts if holds(mix)]
+    found = cheapest_descent(
+        starts, load_rps=LOAD, capacity_rps=capacity, usd_per_hour=usd, holds=holds, max_tries=max_tries
+    )
+    assert (found is None) == (not starts)
+    if found is not None:
+        assert holds(found)
+        assert found.usd_per_hour <= min(start.usd_per_hour for start in starts)
+        assert found.usd_per_hour == pytest.approx(float(found.replicas @ usd))

@@ -13,6 +13,13 @@ def test_the_catalogue_has_a_source_and_a_vintage_for_every_price() -> None:
     assert "placeholder" in skus["local"].source
 
 
+def test_a_network_has_a_source_and_a_vintage() -> None:
+    networks = {name: sku.network for name, sku in load_skus().items() if sku.network}
+    assert networks["h100_sxm"].gb_s == 50
+    assert "local" not in networks
+    assert all(network.source and network.as_of for network in networks.values())
+
+
 def test_a_users_price_replaces_the_listed_one_and_says_so() -> None:
     sku = load_skus(overrides={"h100_sxm": 2.1})["h100_sxm"]
     assert (sku.usd_per_hour, sku.source) == (2.1, "given by the user")
@@ -20,8 +27,8 @@ def test_a_users_price_replaces_the_listed_one_and_says_so() -> None:
 
 
 def test_an_unknown_sku_gets_the_closest_name() -> None:
-    with pytest.raises(SearchSpaceError, match=r"no SKU is called 'h100sxm'\. Did you mean 'h100_sxm'"):
-        load_skus(overrides={"h100sxm": 2.1})
+    with pytest.raises(SearchSpaceError, match=r"no SKU is called 'h100smx'\. Did you mean 'h100_sxm'"):
+        load_skus(overrides={"h100smx": 2.1})
     with pytest.raises(SearchSpaceError, match="no SKU"):
         find_sku({}, "l4")
 
@@ -52,4 +59,6 @@ def test_a_private_catalogue_adds_to_the_shipped_one_and_prices_go_over_both(tmp
 
 
 def test_the_silicon_datas_names_are_understood() -> None:
-    assert find_sku(load_skus(), "a100_sxm").name == "a100_80g"
+    names = {"a100_sxm": "a100_80g", "H100-SXM": "h100_sxm", "h200sxm": "h200", "MI300X": "mi300x"}
+    for spelling, name in names.items():
+        assert find_sku(load_skus(), spelling).name == name

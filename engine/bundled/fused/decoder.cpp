@@ -1,11 +1,12 @@
-// One pass of a Llama-like decoder over packed tokens and paged keys and values, for CPUs with AVX-512.
+// One pass of a Llama-like decoder over packed tokens and paged keys and values, for CPUs with AVX-512 or AVX2.
 //
 // Does not know scheduling or drawing. A token's numbers do not depend on which other tokens are in the batch: every
 // sum runs in one order, whatever the number of rows or threads. The residual stream is float32; T (float or bf16) is
-// what products read. "Lanes" are the 16 columns or positions of one register; a "step" is the smallest run of inner
+// what products read. "Lanes" are the columns or positions of one register; a "step" is the smallest run of inner
 // indices a product consumes (one float, or a pair of bf16).
 
-#include <immintrin.h>
+#include "lanes.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -19,10 +20,9 @@
 
 namespace {
 
-constexpr int LANES = 16, VECTORS = 4, PANEL = LANES * VECTORS, ROWS = 6, QUERY_ROWS = 4;
+constexpr int PANEL = LANES * VECTORS, QUERY_ROWS = 4;
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
-__mmask16 first_lanes(int n) { return n >= LANES ? 0xffff : static_cast<__mmask16>((1u << std::max(n, 0)) - 1); }
 
 template <class X>
 struct Buffer {  // 64-byte aligned, grows only, never shrinks
@@ -53,98 +53,80 @@ struct Number;
 
 template <>
 struct Number<float> {
-  using Sum = __m512;
+  using Sum = Floats;
   static constexpr int STEP = 1;
-  static __m512 widen(const float* p, __mmask16 m = 0xffff) { return _mm512_maskz_loadu_ps(m, p); }
-  static void narrow(float* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_storeu_ps(p, m, x); }
-  static __m512i broadcast(const float* p) { return _mm512_castps_si512(_mm512_set1_ps(*p)); }
-  static __m512 madd(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  static Floats widen(const float* p, Mask m = ALL) { return load(p, m); }
+  static void narrow(float* p, Floats x, Mask m = ALL) { store(p, x, m); }
+  static Ints broadcast(const float* p) { return bits_of(splat(*p)); }
+  static Floats madd(Floats sum, Ints a, Ints b) {
+    return fused(from_bits(a), from_bits(b), sum);
   }
-  static void store_two(float* p, __m512 low, __m512 high) {
-    _mm512_storeu_ps(p, low);
-    _mm512_storeu_ps(p + LANES, high);
+  static void store_two(float* p, Floats low, Floats high) {
+    store(p, low);
+    store(p + LANES, high);
   }
   template <class Stored>
-  static __m512i step(const typename Stored::Code* p) {  // one step of 16 lanes
-    return _mm512_castps_si512(Stored::widen(p));
+  static Ints step(const typename Stored::Code* p) {  // one step of 16 lanes
+    return bits_of(Stored::widen(p));
   }
 };
 
-#ifdef __AVX512BF16__
 template <>
 struct Number<bf16> {
-  using Sum = __m512;
+  using Sum = Floats;
   static constexpr int STEP = 2;
-  static __m512 widen(const bf16* p, __mmask16 m = 0xffff) {
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-  }
-  static void narrow(bf16* p, __m512 x, __mmask16 m = 0xffff) {
-    _mm256_mask_storeu_epi16(p, m, (__m256i)_mm512_cvtneps_pbh(x));
-  }
-  static __m512i broadcast(const bf16* p) {
+  static Floats widen(const bf16* p, Mask m = ALL) { return from_bits(left<16>(load_words(p, m))); }
+  static void narrow(bf16* p, Floats x, Mask m = ALL) { store_bf16(p, x, m); }
+  static Ints broadcast(const bf16* p) {
     int pair;
     std::memcpy(&pair, p, sizeof pair);
-    return _mm512_set1_epi32(pair);
+    return splat(pair);
   }
-  static __m512 madd(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-  static void store_two(bf16* p, __m512 low, __m512 high) {
-    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-  }
+  static Floats madd(Floats sum, Ints a, Ints b) { return add_pairs(sum, a, b); }
+  static void store_two(bf16* p, Floats low, Floats high) { store_all(p, join_bf16(low, high)); }
   template <class Stored>
-  static __m512i step(const typename Stored::Code* p) {
-    return (__m512i)_mm512_cvtne2ps_pbh(Stored::widen(p + LANES), Stored::widen(p));
+  static Ints step(const typename Stored::Code* p) {
+    return join_bf16(Stored::widen(p), Stored::widen(p + LANES));
   }
 };
-#endif
 
-#ifdef __AVX512VNNI__
 template <>
 struct Number<uint8_t> {  // int8 activations, 128 added, against int8 weights
-  using Sum = __m512i;
+  using Sum = Ints;
   static constexpr int STEP = 4;
-  static __m512i broadcast(const uint8_t* p) {
+  static Ints broadcast(const uint8_t* p) {
     int four;
     std::memcpy(&four, p, sizeof four);
-    return _mm512_set1_epi32(four);
+    return splat(four);
   }
-  static __m512i madd(__m512i sum, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(sum, a, b); }
+  static Ints madd(Ints sum, Ints a, Ints b) { return add_fours(sum, a, b); }
 };
-#endif
 
 // Numbers stored in eight bits: value = code * FACTOR, times a scale where one is kept.
 struct Int8 {
   using Code = int8_t;
   static constexpr bool SCALED = true;
   static constexpr float FACTOR = 1.f, LARGEST = 127.f;
-  static __m512 widen(const Code* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-  }
-  static void narrow(Code* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_cvtepi32_storeu_epi8(p, m, _mm512_cvtps_epi32(x)); }
+  static Floats widen(const Code* p) { return to_floats(load_bytes(p)); }
+  static void narrow(Code* p, Floats x, Mask m = ALL) { store_bytes(p, to_ints(x), m); }
 };
 
 struct Fp8 {  // e4m3: a half float's bits, shifted, but for the exponent's bias of 8 more
   using Code = uint8_t;
   static constexpr bool SCALED = false;
   static constexpr float FACTOR = 256.f, LARGEST = 448.f;
-  static __m512 widen(const Code* p) {
-    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
-    return _mm512_cvtph_ps(_mm256_or_si256(_mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7), sign));
-  }
+  static Floats widen(const Code* p) { return load_halves_of_fp8(p); }
   // Nearest code, ties to even. Below 2^-6 codes count steps of 2^-9, which adding 2^14 rounds to.
-  static __m512i encode(__m512 x) {
-    const __m512 least_normal = _mm512_set1_ps(0x1p-6f), magic = _mm512_set1_ps(0x1p14f);
-    __m512 size = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(LARGEST));
-    __m512i bits = _mm512_castps_si512(size), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 20), _mm512_set1_epi32(1));
-    __m512i normal = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7ffff)), odd), 20);
-    __m512i small = _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(size, magic)), _mm512_castps_si512(magic));
-    __mmask16 is_small = _mm512_cmp_ps_mask(size, least_normal, _CMP_LT_OQ);
-    __m512i code = _mm512_mask_mov_epi32(_mm512_sub_epi32(normal, _mm512_set1_epi32(120 << 3)), is_small, small);
-    return _mm512_or_si512(code, _mm512_slli_epi32(_mm512_srli_epi32(_mm512_castps_si512(x), 31), 7));
+  static Ints encode(Floats x) {
+    const Floats least_normal = splat(0x1p-6f), magic = splat(0x1p14f);
+    Floats size = smaller(size_of(x), splat(LARGEST));
+    Ints bits = bits_of(size), odd = both(right<20>(bits), splat(1));
+    Ints normal = right<20>(plus(plus(bits, splat(0x7ffff)), odd));
+    Ints small = minus(bits_of(size + magic), bits_of(magic));
+    Ints code = where_less(size, least_normal, small, minus(normal, splat(120 << 3)));
+    return either(code, left<7>(right<31>(bits_of(x))));
   }
-  static void narrow(Code* p, __m512 x, __mmask16 m = 0xffff) { _mm512_mask_cvtepi32_storeu_epi8(p, m, encode(x)); }
+  static void narrow(Code* p, Floats x, Mask m = ALL) { store_bytes(p, encode(x), m); }
 };
 
 template <class T>
@@ -152,57 +134,56 @@ struct AsComputed {
   using Code = T;
   static constexpr bool SCALED = false;
   static constexpr float FACTOR = 1.f;
-  static __m512 widen(const T* p) { return Number<T>::widen(p); }
-  static void narrow(T* p, __m512 x, __mmask16 m = 0xffff) { Number<T>::narrow(p, x, m); }
+  static Floats widen(const T* p) { return Number<T>::widen(p); }
+  static void narrow(T* p, Floats x, Mask m = ALL) { Number<T>::narrow(p, x, m); }
 };
 
 template <class T>
 float scale_of(const T* x, int size, float largest_code) {
-  __m512 top = _mm512_setzero_ps();
-  for (int i = 0; i < size; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(Number<T>::widen(x + i, first_lanes(size - i))));
-  return std::max(_mm512_reduce_max_ps(top), 1e-12f) / largest_code;
+  Floats top = zeros();
+  for (int i = 0; i < size; i += LANES) top = larger(top, size_of(Number<T>::widen(x + i, first_lanes(size - i))));
+  return std::max(largest_of(top), 1e-12f) / largest_code;
 }
 
 // exp(x) for x <= 88, 0 below -104; relative error under 2e-7 (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]).
-__m512 exponential(__m512 x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(-104.f));
-  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+Floats exponential(Floats x) {
+  x = larger(x, splat(-104.f));
+  Floats n = whole(x * splat(1.44269504f));
+  Floats r = fused_minus(n, splat(0.693359375f), x);
+  r = fused_minus(n, splat(-2.12194440e-4f), r);
+  Floats p = splat(1.9875691500e-4f);
   for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
-  p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(r, r), p, r), _mm512_set1_ps(1.f));
-  return _mm512_scalef_ps(p, n);
+    p = fused(p, r, splat(c));
+  return times_power(fused(r * r, p, r) + splat(1.f), n);
 }
 
 float mean_square(const float* x, int size) {
-  __m512 sum = _mm512_setzero_ps();
+  Floats sum = zeros();
   for (int i = 0; i < size; i += LANES) {
-    __m512 v = Number<float>::widen(x + i, first_lanes(size - i));
-    sum = _mm512_fmadd_ps(v, v, sum);
+    Floats v = Number<float>::widen(x + i, first_lanes(size - i));
+    sum = fused(v, v, sum);
   }
-  return _mm512_reduce_add_ps(sum) / size;
+  return sum_of(sum) / size;
 }
 
 template <class Out>
 void rms_norm(Out* out, const float* x, const float* weight, int size, float eps) {
-  __m512 factor = _mm512_set1_ps(1.f / std::sqrt(mean_square(x, size) + eps));
+  Floats factor = splat(1.f / std::sqrt(mean_square(x, size) + eps));
   for (int i = 0; i < size; i += LANES) {
-    __mmask16 m = first_lanes(size - i);
-    __m512 v = _mm512_mul_ps(_mm512_mul_ps(Number<float>::widen(x + i, m), factor), Number<float>::widen(weight + i, m));
+    Mask m = first_lanes(size - i);
+    Floats v = Number<float>::widen(x + i, m) * factor * Number<float>::widen(weight + i, m);
     Number<Out>::narrow(out + i, v, m);
   }
 }
 
 template <class T>
 void swiglu(T* out, const float* gate, const float* up, int size) {
-  const __m512 one = _mm512_set1_ps(1.f);
+  const Floats one = splat(1.f);
   for (int i = 0; i < size; i += LANES) {
-    __mmask16 m = first_lanes(size - i);
-    __m512 g = Number<float>::widen(gate + i, m), u = Number<float>::widen(up + i, m);
-    __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), g), _mm512_set1_ps(88.f)));
-    Number<T>::narrow(out + i, _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(one, e)), u), m);
+    Mask m = first_lanes(size - i);
+    Floats g = Number<float>::widen(gate + i, m), u = Number<float>::widen(up + i, m);
+    Floats e = exponential(smaller(zeros() - g, splat(88.f)));
+    Number<T>::narrow(out + i, g / (one + e) * u, m);
   }
 }
 
@@ -220,16 +201,16 @@ template <class T>
 void add_low_rank(const LowRank& part, const T* x, int k, float* y) {
   for (int r = 0; r < part.rank; r++) {
     const float *a = part.a.data + static_cast<size_t>(r) * k, *b = part.b.data + static_cast<size_t>(r) * part.count;
-    __m512 sum = _mm512_setzero_ps();
+    Floats sum = zeros();
     for (int i = 0; i < k; i += LANES) {
-      __mmask16 m = first_lanes(k - i);
-      sum = _mm512_fmadd_ps(Number<T>::widen(x + i, m), Number<float>::widen(a + i, m), sum);
+      Mask m = first_lanes(k - i);
+      sum = fused(Number<T>::widen(x + i, m), Number<float>::widen(a + i, m), sum);
     }
-    __m512 inner = _mm512_set1_ps(_mm512_reduce_add_ps(sum));
+    Floats inner = splat(sum_of(sum));
     for (int i = 0; i < part.count; i += LANES) {
-      __mmask16 m = first_lanes(part.count - i);
+      Mask m = first_lanes(part.count - i);
       float* to = y + part.first + i;
-      Number<float>::narrow(to, _mm512_fmadd_ps(inner, Number<float>::widen(b + i, m), Number<float>::widen(to, m)), m);
+      Number<float>::narrow(to, fused(inner, Number<float>::widen(b + i, m), Number<float>::widen(to, m)), m);
     }
   }
 }
@@ -327,11 +308,11 @@ struct Linear {
     constexpr int CHUNKS = PANEL * STEP / CHUNK;  // of one step
     const uint8_t* from = packed.data + index * panel_size() / 2;
     T* to = scratch;
-    const __m512i fifteen = _mm512_set1_epi32(15);
-    const __m512 eight = _mm512_set1_ps(8.f);
+    const Ints fifteen = splat(15);
+    const Floats eight = splat(8.f);
     for (int first = 0, g = 0; first < steps; g++) {
       int last = g + 1 < k / group ? std::min(steps, (g + 1) * group / STEP) : steps;
-      __m512 s[CHUNKS][2], z[CHUNKS][2];
+      Floats s[CHUNKS][2], z[CHUNKS][2];
       for (int c = 0; c < CHUNKS; c++) {
         size_t row = static_cast<size_t>(g) * panels * PANEL + index * PANEL + c * CHUNK / STEP;
         columns_of_chunk(scale.data + row, s[c]);
@@ -340,36 +321,33 @@ struct Linear {
       for (; first < last; first++)
 #pragma GCC unroll 4
         for (int c = 0; c < CHUNKS; c++, from += LANES, to += CHUNK) {
-          __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-          __m512 low = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_and_si512(bytes, fifteen)), eight);
-          __m512 high = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4)), eight);
+          Ints bytes = load_bytes(from);
+          Floats low = to_floats(both(bytes, fifteen)) - eight;
+          Floats high = to_floats(right<4>(bytes)) - eight;
           if (HAS_ZEROS)
-            Number<T>::store_two(to, _mm512_fmadd_ps(low, s[c][0], z[c][0]), _mm512_fmadd_ps(high, s[c][1], z[c][1]));
+            Number<T>::store_two(to, fused(low, s[c][0], z[c][0]), fused(high, s[c][1], z[c][1]));
           else
-            Number<T>::store_two(to, _mm512_mul_ps(low, s[c][0]), _mm512_mul_ps(high, s[c][1]));
+            Number<T>::store_two(to, low * s[c][0], high * s[c][1]);
         }
     }
     return scratch;
   }
 
-  // Per-column values in the order of a chunk: 32 columns of one step, or 16 columns of two inner indices each.
-  static void columns_of_chunk(const float* columns, __m512 out[2]) {
-    __m512 first = _mm512_loadu_ps(columns);
-    if (STEP == 1) {
-      out[0] = first, out[1] = _mm512_loadu_ps(columns + LANES);
-    } else {
-      const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-      out[0] = _mm512_permutexvar_ps(twice, first);
-      out[1] = _mm512_permutexvar_ps(_mm512_add_epi32(twice, _mm512_set1_epi32(8)), first);
-    }
+  // Per-column values in the order of a chunk: 2 * LANES columns of one step, or LANES of two inner indices each.
+  static void columns_of_chunk(const float* columns, Floats out[2]) {
+    Floats first = load(columns);
+    if (STEP == 1)
+      out[0] = first, out[1] = load(columns + LANES);
+    else
+      twice(first, out);
   }
 };
 
 template <class T>
-__m512 column_sums(const Linear<T>&, int, __m512 sum) { return sum; }
+Floats column_sums(const Linear<T>&, int, Floats sum) { return sum; }
 template <class T>
-__m512 column_sums(const Linear<T>& linear, int column, __m512i sum) {
-  return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_loadu_si512(linear.shift.data + column)));
+Floats column_sums(const Linear<T>& linear, int column, Ints sum) {
+  return to_floats(minus(sum, load(linear.shift.data + column)));
 }
 
 template <class A>
@@ -386,43 +364,43 @@ void product_tile(const Linear<T>& linear, int panel, const void* weights, const
   const A* a = rows.data + static_cast<size_t>(first) * rows.stride;
   const char* from = static_cast<const char*>(weights);
   for (int step = 0; step < linear.steps; step++) {
-    __m512i w[VECTORS];
+    Ints w[VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++, from += 64) w[v] = _mm512_load_si512(from);
+    for (int v = 0; v < VECTORS; v++, from += sizeof(Ints)) w[v] = load_aligned(from);
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
-      __m512i x = N::broadcast(a + static_cast<size_t>(r) * rows.stride + step * N::STEP);
+      Ints x = N::broadcast(a + static_cast<size_t>(r) * rows.stride + step * N::STEP);
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++) sum[r][v] = N::madd(sum[r][v], x, w[v]);
     }
   }
   for (int v = 0; v < VECTORS; v++) {
     int column = panel * PANEL + v * LANES;
-    __mmask16 m = first_lanes(linear.n - column);
+    Mask m = first_lanes(linear.n - column);
     for (int r = 0; r < R; r++) {
-      __m512 y = column_sums(linear, column, sum[r][v]);
+      Floats y = column_sums(linear, column, sum[r][v]);
       float* to = c + static_cast<size_t>(first + r) * ldc + column;
-      if (linear.scales_columns()) y = _mm512_mul_ps(y, _mm512_loadu_ps(linear.scale.data + column));
-      if (rows.scales) y = _mm512_mul_ps(y, _mm512_set1_ps(rows.scales[first + r]));
-      if (linear.has_bias) y = _mm512_add_ps(y, _mm512_loadu_ps(linear.bias.data + column));
-      if (add) y = _mm512_add_ps(y, Number<float>::widen(to, m));
+      if (linear.scales_columns()) y = y * load(linear.scale.data + column);
+      if (rows.scales) y = y * splat(rows.scales[first + r]);
+      if (linear.has_bias) y = y + load(linear.bias.data + column);
+      if (add) y = y + Number<float>::widen(to, m);
       Number<float>::narrow(to, y, m);
     }
   }
 }
 
+// The tile of `count` <= R rows.
+template <class T, class A, int R = ROWS>
+void product_tile_of(int count, const Linear<T>& linear, int panel, const void* weights, const Rows<A>& rows, int first, float* c, int ldc, bool add) {
+  if constexpr (R > 1)
+    if (count < R) return product_tile_of<T, A, R - 1>(count, linear, panel, weights, rows, first, c, ldc, add);
+  product_tile<T, A, R>(linear, panel, weights, rows, first, c, ldc, add);
+}
+
 template <class T, class A>
 void product_rows(const Linear<T>& linear, int panel, const void* weights, const Rows<A>& rows, int first, int count, float* c, int ldc, bool add) {
-  for (int r = first; r < first + count; r += ROWS) {
-    switch (std::min(ROWS, first + count - r)) {
-      case 1: product_tile<T, A, 1>(linear, panel, weights, rows, r, c, ldc, add); break;
-      case 2: product_tile<T, A, 2>(linear, panel, weights, rows, r, c, ldc, add); break;
-      case 3: product_tile<T, A, 3>(linear, panel, weights, rows, r, c, ldc, add); break;
-      case 4: product_tile<T, A, 4>(linear, panel, weights, rows, r, c, ldc, add); break;
-      case 5: product_tile<T, A, 5>(linear, panel, weights, rows, r, c, ldc, add); break;
-      default: product_tile<T, A, 6>(linear, panel, weights, rows, r, c, ldc, add);
-    }
-  }
+  for (int r = first; r < first + count; r += ROWS)
+    product_tile_of<T, A>(std::min(ROWS, first + count - r), linear, panel, weights, rows, r, c, ldc, add);
 }
 
 struct Worker {  // this thread's number, of how many
@@ -578,11 +556,11 @@ struct PagedDecoder : Decoder {
     float* unit = room.head.reserve(padded_dim);
     Code* narrowed = room.key.reserve(padded_dim);
     auto store = [&](Code* to, const float* x, Buffer<float>& scales, int64_t at) {  // one head's key or value
-      __m512 scale = _mm512_set1_ps(Stored::SCALED ? scales.data[at] = scale_of(x, s.head_dim, Int8::LARGEST) : 1.f);
+      Floats scale = splat(Stored::SCALED ? scales.data[at] = scale_of(x, s.head_dim, Int8::LARGEST) : 1.f);
       for (int i = 0; i < s.head_dim; i += LANES) {
-        __mmask16 m = first_lanes(s.head_dim - i);
-        __m512 v = Number<float>::widen(x + i, m);
-        Stored::narrow(to + i, Stored::SCALED ? _mm512_div_ps(v, scale) : v, m);
+        Mask m = first_lanes(s.head_dim - i);
+        Floats v = Number<float>::widen(x + i, m);
+        Stored::narrow(to + i, Stored::SCALED ? v / scale : v, m);
       }
     };
     float factor = 1.f / std::sqrt(static_cast<float>(s.head_dim));
@@ -595,8 +573,8 @@ struct PagedDecoder : Decoder {
       rotate(x, position);
       if (h < s.num_heads) {
         for (int i = 0; i < s.head_dim; i += LANES) {
-          __mmask16 m = first_lanes(s.head_dim - i);
-          N::narrow(query + h * s.head_dim + i, _mm512_mul_ps(Number<float>::widen(x + i, m), _mm512_set1_ps(factor)), m);
+          Mask m = first_lanes(s.head_dim - i);
+          N::narrow(query + h * s.head_dim + i, Number<float>::widen(x + i, m) * splat(factor), m);
         }
         continue;
       }
@@ -610,23 +588,23 @@ struct PagedDecoder : Decoder {
 
   template <int R, int B>
   void score_lanes(const T* const query[], const Code* const keys[], const float* const scales[], float* const scores[], size_t stride) const {
-    __m512 sum[R][B];
+    Floats sum[R][B];
     for (auto& row : sum)
-      for (auto& v : row) v = _mm512_setzero_ps();
+      for (auto& v : row) v = zeros();
     for (int step = 0; step < dim_steps; step++) {
-      __m512i k[B];
+      Ints k[B];
 #pragma GCC unroll 4
       for (int b = 0; b < B; b++) k[b] = N::template step<Stored>(keys[b] + step * LANES * N::STEP);
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
-        __m512i q = N::broadcast(query[r] + step * N::STEP);
+        Ints q = N::broadcast(query[r] + step * N::STEP);
 #pragma GCC unroll 4
         for (int b = 0; b < B; b++) sum[r][b] = N::madd(sum[r][b], q, k[b]);
       }
     }
     for (int b = 0; b < B; b++) {
-      __m512 factor = Stored::SCALED ? _mm512_loadu_ps(scales[b]) : _mm512_set1_ps(Stored::FACTOR);
-      for (int r = 0; r < R; r++) _mm512_storeu_ps(scores[b] + r * stride, _mm512_mul_ps(sum[r][b], factor));
+      Floats factor = Stored::SCALED ? load(scales[b]) : splat(Stored::FACTOR);
+      for (int r = 0; r < R; r++) store(scores[b] + r * stride, sum[r][b] * factor);
     }
   }
 
@@ -645,9 +623,10 @@ struct PagedDecoder : Decoder {
       }
     auto place = [&](int i) { return scores + i / per_block * s.block_size + i % per_block * LANES; };
     int i = 0;
-    for (; i + 4 <= total; i += 4) {
-      float* to[] = {place(i), place(i + 1), place(i + 2), place(i + 3)};
-      score_lanes<R, 4>(query, &keys[i], &scales[i], to, stride);
+    for (; i + VECTORS <= total; i += VECTORS) {
+      float* to[VECTORS];
+      for (int v = 0; v < VECTORS; v++) to[v] = place(i + v);
+      score_lanes<R, VECTORS>(query, &keys[i], &scales[i], to, stride);
     }
     for (; i < total; i++) {
       float* to[] = {place(i)};
@@ -656,19 +635,19 @@ struct PagedDecoder : Decoder {
   }
   // Scores to weights exp(score - max) of the first `limit` of `padded` positions, zero after; returns 1 / their sum.
   static float soften(float* scores, int limit, int padded) {
-    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    Floats top = splat(-INFINITY), sum = zeros();
     for (int i = 0; i < limit; i += LANES) {
-      __mmask16 m = first_lanes(limit - i);
-      top = _mm512_mask_max_ps(top, m, top, Number<float>::widen(scores + i, m));
+      Mask m = first_lanes(limit - i);
+      top = keep(m, larger(top, Number<float>::widen(scores + i, m)), top);
     }
-    __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+    Floats highest = splat(largest_of(top));
     for (int i = 0; i < padded; i += LANES) {
-      __mmask16 m = first_lanes(limit - i);
-      __m512 e = _mm512_maskz_mov_ps(m, exponential(_mm512_sub_ps(Number<float>::widen(scores + i, m), highest)));
-      sum = _mm512_add_ps(sum, e);
-      _mm512_storeu_ps(scores + i, e);
+      Mask m = first_lanes(limit - i);
+      Floats e = keep(m, exponential(Number<float>::widen(scores + i, m) - highest), zeros());
+      sum = sum + e;
+      store(scores + i, e);
     }
-    return 1.f / _mm512_reduce_add_ps(sum);
+    return 1.f / sum_of(sum);
   }
 
   // The same for a token of a tree. Its path is brought together before and spread after, so that sums run as they do
@@ -690,9 +669,9 @@ struct PagedDecoder : Decoder {
       const float* scales = layer.value_scales.data + (table[first / s.block_size] * s.num_kv_heads + kv_head) * lanes;
       int count = std::min(s.block_size, limit - first);
       for (int i = 0; i < count; i += LANES) {
-        __mmask16 m = first_lanes(count - i);
+        Mask m = first_lanes(count - i);
         float* to = weights + first + i;
-        Number<float>::narrow(to, _mm512_mul_ps(Number<float>::widen(to, m), Number<float>::widen(scales + i, m)), m);
+        Number<float>::narrow(to, Number<float>::widen(to, m) * Number<float>::widen(scales + i, m), m);
       }
     }
   }
@@ -701,21 +680,21 @@ struct PagedDecoder : Decoder {
   void mix(const float* weights, size_t stride, const float factors[], Layer& layer, const int64_t* table, int kv_head, int limit, T* const out[]) {
     for (int d = 0; d < s.head_dim; d += PANEL) {
       int vectors = std::min(VECTORS, ceil_div(s.head_dim - d, LANES));
-      __m512 sum[R][VECTORS];
+      Floats sum[R][VECTORS];
       for (auto& row : sum)
-        for (auto& v : row) v = _mm512_setzero_ps();
+        for (auto& v : row) v = zeros();
       for (int first = 0; first < limit; first += s.block_size) {
         const Code* value = layer.values.data + (table[first / s.block_size] * s.num_kv_heads + kv_head) * s.block_size * padded_dim + d;
         for (int i = first; i < std::min(limit, first + s.block_size); i++, value += padded_dim)
           for (int v = 0; v < vectors; v++) {
-            __m512 x = Stored::widen(value + v * LANES);
+            Floats x = Stored::widen(value + v * LANES);
 #pragma GCC unroll 4
-            for (int r = 0; r < R; r++) sum[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r * stride + i]), x, sum[r][v]);
+            for (int r = 0; r < R; r++) sum[r][v] = fused(splat(weights[r * stride + i]), x, sum[r][v]);
           }
       }
       for (int r = 0; r < R; r++)
         for (int v = 0; v < vectors; v++)
-          N::narrow(out[r] + d + v * LANES, _mm512_mul_ps(sum[r][v], _mm512_set1_ps(factors[r])), first_lanes(s.head_dim - d - v * LANES));
+          N::narrow(out[r] + d + v * LANES, sum[r][v] * splat(factors[r]), first_lanes(s.head_dim - d - v * LANES));
     }
   }
 
@@ -786,20 +765,20 @@ struct PagedDecoder : Decoder {
 
   // Codes of one row, 128 added, of its scale times -127..127.
   void quantize_row(const T* x, int size, size_t row) {
-    __m512 scale = _mm512_set1_ps(row_scales.data[row] = scale_of(x, size, Int8::LARGEST));
+    Floats scale = splat(row_scales.data[row] = scale_of(x, size, Int8::LARGEST));
     for (int i = 0; i < size; i += LANES) {
-      __m512i code = _mm512_cvtps_epi32(_mm512_div_ps(N::widen(x + i, first_lanes(size - i)), scale));
-      _mm512_mask_cvtepi32_storeu_epi8(codes.data + row * deepest + i, 0xffff, _mm512_add_epi32(code, _mm512_set1_epi32(128)));
+      Ints code = to_ints(N::widen(x + i, first_lanes(size - i)) / scale);
+      store_bytes(codes.data + row * deepest + i, plus(code, splat(128)), ALL);
     }
   }
 
   // One row as the fp8 numbers that it becomes, in T.
   void round_row(const T* x, int size, size_t row) {
-    __m512 scale = _mm512_set1_ps(row_scales.data[row] = scale_of(x, size, Fp8::LARGEST));
+    Floats scale = splat(row_scales.data[row] = scale_of(x, size, Fp8::LARGEST));
     uint8_t code[LANES];
     for (int i = 0; i < size; i += LANES) {
-      Fp8::narrow(code, _mm512_div_ps(N::widen(x + i, first_lanes(size - i)), scale));
-      N::narrow(rounded.data + row * deepest + i, _mm512_mul_ps(Fp8::widen(code), _mm512_set1_ps(Fp8::FACTOR)));
+      Fp8::narrow(code, N::widen(x + i, first_lanes(size - i)) / scale);
+      N::narrow(rounded.data + row * deepest + i, Fp8::widen(code) * splat(Fp8::FACTOR));
     }
   }
 
@@ -828,10 +807,8 @@ struct PagedDecoder : Decoder {
     };
     auto times = [&](const Linear<T>& linear, const T* a, int lda, float* c, int ldc, bool add) {
       if (linear.kind == INT8_INT8) {
-#ifdef __AVX512VNNI__
         mine([&](size_t i) { quantize_row(a + i * lda, linear.k, i); });
         product(linear, Rows<uint8_t>{codes.data, deepest, n, row_scales.data}, c, ldc, add, worker, room.weights);
-#endif
       } else if (linear.kind == FP8_FP8) {
         mine([&](size_t i) { round_row(a + i * lda, linear.k, i); });
         product(linear, Rows<T>{rounded.data, deepest, n, row_scales.data}, c, ldc, add, worker, room.weights);
@@ -849,14 +826,14 @@ struct PagedDecoder : Decoder {
     auto norm = [&](T* to, const float* from, const std::vector<float>& gains) {  // without gains: rounded alone
       if (!gains.empty()) return rms_norm(to, from, gains.data(), s.hidden, s.eps);
       for (int j = 0; j < s.hidden; j += LANES) {
-        __mmask16 m = first_lanes(s.hidden - j);
+        Mask m = first_lanes(s.hidden - j);
         N::narrow(to + j, Number<float>::widen(from + j, m), m);
       }
     };
     mine([&](size_t i) {
       const T* from = batch.inputs ? static_cast<const T*>(batch.inputs) + i * s.hidden : embedding + batch.ids[i] * s.hidden;
       for (int j = 0; j < s.hidden; j += LANES) {
-        __mmask16 m = first_lanes(s.hidden - j);
+        Mask m = first_lanes(s.hidden - j);
         Number<float>::narrow(x + i * s.hidden + j, N::widen(from + j, m), m);
       }
     });
@@ -928,21 +905,21 @@ struct Heads {
 void best_of(const float* x, int size, int count, int64_t* ids, float* shares) {
   std::fill(shares, shares + count, -INFINITY), std::fill(ids, ids + count, 0);
   for (int i = 0; i < size; i += LANES) {
-    __mmask16 m = first_lanes(size - i);
-    unsigned larger = _mm512_mask_cmp_ps_mask(m, Number<float>::widen(x + i, m), _mm512_set1_ps(shares[count - 1]), _CMP_GT_OQ);
-    for (; larger; larger &= larger - 1) {
-      int at = i + __builtin_ctz(larger), place = count - 1;
+    Mask m = first_lanes(size - i);
+    unsigned above = lanes_above(Number<float>::widen(x + i, m), shares[count - 1], m);
+    for (; above; above &= above - 1) {
+      int at = i + __builtin_ctz(above), place = count - 1;
       if (!(x[at] > shares[place])) continue;
       for (; place > 0 && x[at] > shares[place - 1]; place--) shares[place] = shares[place - 1], ids[place] = ids[place - 1];
       shares[place] = x[at], ids[place] = at;
     }
   }
-  __m512 sum = _mm512_setzero_ps(), top = _mm512_set1_ps(shares[0]);
+  Floats sum = zeros(), top = splat(shares[0]);
   for (int i = 0; i < size; i += LANES) {
-    __mmask16 m = first_lanes(size - i);
-    sum = _mm512_mask_add_ps(sum, m, sum, exponential(_mm512_sub_ps(Number<float>::widen(x + i, m), top)));
+    Mask m = first_lanes(size - i);
+    sum = keep(m, sum + exponential(Number<float>::widen(x + i, m) - top), sum);
   }
-  float total = _mm512_reduce_add_ps(sum), largest = shares[0];
+  float total = sum_of(sum), largest = shares[0];
   for (int rank = 0; rank < count; rank++) shares[rank] = std::exp(shares[rank] - largest) / total;
 }
 
@@ -989,14 +966,14 @@ struct MedusaHeads : Heads {
 
   // A head's input of a layer, from the layer before or from the hidden states.
   void step(int layer, size_t first, size_t size, const T* hidden) {
-    const __m512 one = _mm512_set1_ps(1.f);
+    const Floats one = splat(1.f);
     for (size_t i = 0; i < size; i += LANES) {
-      __mmask16 m = first_lanes(static_cast<int>(std::min<size_t>(size - i, LANES)));
-      __m512 x = layer ? Number<float>::widen(residual.data + first + i, m) : N::widen(hidden + i, m);
+      Mask m = first_lanes(static_cast<int>(std::min<size_t>(size - i, LANES)));
+      Floats x = layer ? Number<float>::widen(residual.data + first + i, m) : N::widen(hidden + i, m);
       if (layer) {
-        __m512 y = Number<float>::widen(wide.data + first + i, m);
-        __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), y), _mm512_set1_ps(88.f)));
-        x = _mm512_add_ps(x, _mm512_div_ps(y, _mm512_add_ps(one, e)));
+        Floats y = Number<float>::widen(wide.data + first + i, m);
+        Floats e = exponential(smaller(zeros() - y, splat(88.f)));
+        x = x + y / (one + e);
       }
       Number<float>::narrow(residual.data + first + i, x, m);
       N::narrow(narrow.data + first + i, x, m);
@@ -1017,12 +994,8 @@ struct MedusaHeads : Heads {
 extern "C" {
 
 void* fused_new(const Shape* shape, int is_bf16) {
-  if (!is_bf16) return new_decoder<float>(*shape);
-#ifdef __AVX512BF16__
-  return new_decoder<bf16>(*shape);
-#else
-  return nullptr;
-#endif
+  if (is_bf16) return new_decoder<bf16>(*shape);
+  return new_decoder<float>(*shape);
 }
 
 void fused_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
@@ -1052,12 +1025,8 @@ void fused_move(void* decoder, const int64_t* sources, const int64_t* targets, i
 }
 
 void* fused_new_heads(const HeadsShape* shape, int is_bf16) {
-  if (!is_bf16) return new MedusaHeads<float>(*shape);
-#ifdef __AVX512BF16__
-  return new MedusaHeads<bf16>(*shape);
-#else
-  return nullptr;
-#endif
+  if (is_bf16) return new MedusaHeads<bf16>(*shape);
+  return new MedusaHeads<float>(*shape);
 }
 
 void fused_free_heads(void* heads) { delete static_cast<Heads*>(heads); }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.bundled.batch import Moves, Paths, Span, pack
-from engine.bundled.fused.library import UnavailableError, load_library, refuse_without
+from engine.bundled.fused.library import UnavailableError, load_library
 from engine.bundled.loader import LoadedModel
 from engine.bundled.lora.low_rank import LoraLinear
 from engine.bundled.model_config import ModelConfig
@@ -70,8 +70,6 @@ class FusedModel:
         kv_format: KvCacheFormat = "bf16",
     ) -> None:
         self._library = load_library(model.dtype)
-        if any(isinstance(module, Int8DynamicLinear) for module in model.decoder.modules()):
-            refuse_without("avx512_vnni")
         if model.config.head_dim % 2:
             raise UnavailableError(f"head_dim {model.config.head_dim} is odd")
         self.device = torch.device("cpu")

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import torch
 
-_SOURCE = Path(__file__).with_name("decoder.cpp")
+_SOURCE, _HEADER = (Path(__file__).with_name(name) for name in ("decoder.cpp", "lanes.h"))
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fno-math-errno")
-_NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-_NEEDED_FOR_BF16 = "avx512_bf16"
+_NEEDED = {"avx2", "fma", "f16c"}  # AVX-512 is used where it is
 _COMPILE_TIMEOUT_S = 120
 
 
@@ -32,18 +31,11 @@ def load_library(dtype: torch.dtype) -> ctypes.CDLL:
         UnavailableError: another CPU or number format, no compiler, or a cache folder that cannot be written.
     """
     flags = _cpu_flags()
-    wanted = _NEEDED | ({_NEEDED_FOR_BF16} if dtype == torch.bfloat16 else set())
     if dtype not in (torch.float32, torch.bfloat16):
         raise UnavailableError(f"no compiled decoder for {dtype}")
-    if not wanted <= flags:
-        raise UnavailableError(f"the CPU lacks {', '.join(sorted(wanted - flags))}")
+    if not flags >= _NEEDED:
+        raise UnavailableError(f"the CPU lacks {', '.join(sorted(_NEEDED - flags))}")
     return _load(_compiled(" ".join(sorted(flags))))
-
-
-def refuse_without(flag: str) -> None:
-    """Raises UnavailableError where the CPU lacks what one number format needs."""
-    if flag not in _cpu_flags():
-        raise UnavailableError(f"the CPU lacks {flag}")
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -60,7 +52,9 @@ def _compiled(cpu: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fireoptimizer"
     try:
         version = _run([compiler, "--version"])
-        key = hashlib.sha256("\n".join((_SOURCE.read_text(), version, cpu, *_FLAGS)).encode()).hexdigest()[:16]
+        key = hashlib.sha256(
+            "\n".join((_SOURCE.read_text(), _HEADER.read_text(), version, cpu, *_FLAGS)).encode()
+        ).hexdigest()[:16]
         path = folder / f"decoder-{key}.so"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,26 +7,34 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.bundled.errors import CheckpointError, UnsupportedError
-from engine.bundled.layer_formats import MODULES
+from engine.bundled.lora.target_modules import target_modules
 from engine.bundled.model_config import ModelConfig, read_json
 from engine.checkpoint_tensors import tensor_shapes
 
-_REFUSED = (
+_REFUSED = (  # keys that change more than y += scale B A x on a linear layer
     "use_dora",
     "use_qalora",
+    "use_bdlora",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
     "alora_invocation_tokens",
-    "exclude_modules",
     "modules_to_save",
+    "target_parameters",
     "lora_bias",
     "layer_replication",
     "trainable_token_indices",
 )
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # of `init_lora_weights`, where names begin so
 _PREFIX = "base_model.model."
+_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +45,7 @@ class AdapterConfig:
     rank: int
     alpha: float
     rank_stabilized: bool
-    targets: tuple[str, ...]  # of `MODULES`
-    layers: frozenset[int] | None = None  # None: all
+    modules: tuple[str, ...]  # that it changes, e.g. `model.layers.0.self_attn.q_proj`
     ranks: dict[str, int] = field(default_factory=dict)  # by a pattern of the module's name
     alphas: dict[str, float] = field(default_factory=dict)
 
@@ -52,12 +59,7 @@ class AdapterConfig:
 
     @property
     def max_rank(self) -> int:
-        return max([self.rank, *self.ranks.values()])
-
-    def modules(self, num_layers: int) -> list[str]:
-        """The target modules' names, e.g. `model.layers.0.self_attn.q_proj`."""
-        numbers = range(num_layers) if self.layers is None else sorted(self.layers)
-        return [f"model.layers.{number}.{target}" for number in numbers for target in self.targets]
+        return max(map(self.rank_of, self.modules))
 
 
 def tensor_names(module: str) -> tuple[str, str]:
@@ -75,7 +77,7 @@ def checked_adapter(folder: Path, model: ModelConfig, *, max_rank: int) -> Adapt
     try:
         return _checked(folder, model, max_rank=max_rank)
     except (re.error, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{folder}/adapter_config.json holds a value of the wrong kind: {error}") from None
+        raise CheckpointError(f"{folder / _FILE} holds a value of the wrong kind: {error}") from None
 
 
 def _checked(folder: Path, model: ModelConfig, *, max_rank: int) -> AdapterConfig:
@@ -90,7 +92,7 @@ def _checked(folder: Path, model: ModelConfig, *, max_rank: int) -> AdapterConfi
         raise CheckpointError(f"{folder} holds no *.safetensors file. Save the adapter as adapter_model.safetensors")
     shapes = module_shapes(model)
     expected: dict[str, tuple[int, int]] = {}
-    for module in config.modules(model.num_layers):
+    for module in config.modules:
         (rows, columns), rank = shapes[module.split(".", 3)[3]], config.rank_of(module)
         expected |= dict(zip(tensor_names(module), ((rank, columns), (rows, rank)), strict=True))
     for name, shape in expected.items():
@@ -128,59 +130,43 @@ def load_adapter_config(folder: Path, model: ModelConfig) -> AdapterConfig:
     """
     if not folder.is_dir():
         raise CheckpointError(f"adapter folder {folder} does not exist. Give a Hugging Face PEFT folder")
-    raw = read_json(folder / "adapter_config.json")
+    file = folder / _FILE
+    raw = read_json(file)
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(f"{folder} holds a PEFT adapter of type {kind}. Only LORA is served")
-    for name in _REFUSED:
-        if raw.get(name):
-            raise CheckpointError(f"{folder}: {name} is not served. Give an adapter without it")
-    if raw.get("bias", "none") != "none":
-        raise CheckpointError(f"{folder}: bias {raw['bias']!r} is not served. Give an adapter with bias none")
+        raise CheckpointError(f"{file}: peft_type is {kind}. Only LORA is served")
+    _refuse_variants(file, raw)
     try:
         rank, alpha = int(raw["r"]), float(raw["lora_alpha"])
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{folder}/adapter_config.json lacks r or lora_alpha, or one is no number") from None
+        raise CheckpointError(f"{file} lacks r or lora_alpha, or one is no number") from None
     if rank < 1:
-        raise CheckpointError(f"{folder}: a rank of {rank} is no adapter")
+        raise CheckpointError(f"{file}: r {rank} is no rank of an adapter")
     if rank != float(raw["r"]) or not math.isfinite(alpha):
-        raise CheckpointError(f"{folder}: r {raw['r']} and lora_alpha {alpha} are not a whole and a finite number")
+        raise CheckpointError(f"{file}: r {raw['r']} and lora_alpha {alpha} are not a whole and a finite number")
     return AdapterConfig(
         folder=folder,
         rank=rank,
         alpha=alpha,
         rank_stabilized=bool(raw.get("use_rslora")),
-        targets=_targets(folder, raw.get("target_modules")),
-        layers=_layers(folder, raw.get("layers_to_transform"), model.num_layers),
+        modules=target_modules(file, raw, model.num_layers),
         ranks=raw.get("rank_pattern") or {},
         alphas=raw.get("alpha_pattern") or {},
     )
 
 
-def _targets(folder: Path, wanted: Any) -> tuple[str, ...]:
-    if wanted == "all-linear":
-        return MODULES
-    if isinstance(wanted, str):
-        found = tuple(m for m in MODULES if re.fullmatch(wanted, f"model.layers.0.{m}"))
-        unknown = [] if found else [wanted]
-    else:
-        names = list(wanted or [])
-        found = tuple(m for m in MODULES if any(m == name or m.endswith(f".{name}") for name in names))
-        unknown = [n for n in names if not any(m == n or m.endswith(f".{n}") for m in MODULES)]
-    if unknown or not found:
-        what = ", ".join(sorted(unknown)) or "nothing"
-        served = ", ".join(m.rpartition(".")[2] for m in MODULES)
-        raise CheckpointError(f"{folder}: the adapter targets {what}. Served are {served}")
-    return found
-
-
-def _layers(folder: Path, wanted: Any, num_layers: int) -> frozenset[int] | None:
-    if wanted is None:
-        return None
-    numbers = frozenset([wanted] if isinstance(wanted, int) else wanted)
-    if beyond := sorted(n for n in numbers if not 0 <= n < num_layers):
-        raise CheckpointError(f"{folder}: the adapter changes layer {beyond[0]}, the model has {num_layers}")
-    return numbers
+def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
+    for name in _REFUSED:
+        if raw.get(name):
+            raise CheckpointError(f"{file}: {name} is not served. Give an adapter without it")
+    if raw.get("bias", "none") != "none":
+        raise CheckpointError(f"{file}: bias {raw['bias']!r} is not served. Give an adapter with bias none")
+    start = raw.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise CheckpointError(
+            f"{file}: init_lora_weights {start!r} changes the base model's weights, which is not served. "
+            "Save the adapter converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion)"
+        )
 
 
 def _matching(patterns: dict[str, Any], module: str, default: float) -> float:

@@ -1,58 +1,66 @@
-"""`Adapters`: the LoRA adapters of one engine, read from their folders and hung on its decoder.
+"""`hang_adapters`: the LoRA adapters of one engine, read from their folders and hung on its decoder.
 
 Does not know requests or scheduling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine.bundled.layer_formats import MATRICES, MODULES
-from engine.bundled.lora.adapter_config import checked_adapter, module_shapes, tensor_names
+from engine.bundled.lora.adapter_config import AdapterConfig, checked_adapter, module_shapes, tensor_names
 from engine.bundled.lora.low_rank import AdapterRows, LoraLinear, LowRank
-from engine.bundled.model_config import ModelConfig
+from engine.bundled.model_config import load_model_config
+from engine.bundled.parallel.shard import WHOLE, Shard
 from engine.bundled.tensor_reader import TensorReader
 from engine.bundled.transformer import Decoder
+from engine.config import EngineConfig
 
 Parts = dict[int, list[LowRank]]  # by the adapter's number
 
 
-class Adapters:
-    """Adapters by name; a name's number is its place.
+def hang_adapters(
+    config: EngineConfig, decoder: Decoder, device: torch.device, shard: Shard = WHOLE
+) -> AdapterRows | None:
+    """Wrap the layers that the config's adapters change, in place; None without adapters.
+
+    An adapter's number is its place in `lora_modules`.
+
+    Args:
+        decoder: the part of the model that `shard` says.
 
     Raises:
         CheckpointError: a folder that cannot be read, or an adapter of another model.
-        UnsupportedError: a rank above `max_rank`.
+        UnsupportedError: a rank above `max_lora_rank`.
     """
+    if not config.lora_modules:
+        return None
+    model, found = load_model_config(Path(config.model)), dict[str, Parts]()  # by the decoder's module
+    shapes = module_shapes(shard.local(model))
+    for number, folder in enumerate(map(Path, config.lora_modules.values())):
+        adapter = checked_adapter(folder, model, max_rank=config.max_lora_rank)
+        for module, a, b in _matrices(adapter, device):
+            matrix, first = place_of(module, shapes)
+            part = LowRank(first, *shard.low_rank_part(module, a, b))
+            found.setdefault(matrix, {}).setdefault(number, []).append(part)
+    rows = AdapterRows()
+    for name, parts in found.items():
+        decoder.set_submodule(name, LoraLinear(decoder.get_submodule(name), parts, rows))
+    return rows
 
-    def __init__(self, folders: Mapping[str, str], model: ModelConfig, *, max_rank: int, device: torch.device) -> None:
-        self.numbers = {name: number for number, name in enumerate(folders)}
-        self._parts: dict[str, Parts] = {}  # by the decoder's module
-        for name, number in self.numbers.items():
-            self._read(Path(folders[name]), number, model, max_rank, device)
 
-    def hang_on(self, decoder: Decoder) -> AdapterRows | None:
-        """Wrap the layers that an adapter changes, in place; None without adapters."""
-        if not self.numbers:
-            return None
-        rows = AdapterRows()
-        for name, parts in self._parts.items():
-            decoder.set_submodule(name, LoraLinear(decoder.get_submodule(name), parts, rows))
-        return rows
-
-    def _read(self, folder: Path, number: int, model: ModelConfig, max_rank: int, device: torch.device) -> None:
-        config, shapes = checked_adapter(folder, model, max_rank=max_rank), module_shapes(model)
-        with ExitStack() as stack:
-            reader = TensorReader(folder, stack)
-            for module in config.modules(model.num_layers):
-                a, b = (reader.read(name).to(device, torch.float32) for name in tensor_names(module))
-                matrix, first = place_of(module, shapes)
-                part = LowRank(first, a.contiguous(), (b * config.scale_of(module)).contiguous())
-                self._parts.setdefault(matrix, {}).setdefault(number, []).append(part)
+def _matrices(adapter: AdapterConfig, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Module, A and B of each, in float32, the scale in B."""
+    with ExitStack() as stack:
+        reader = TensorReader(adapter.folder, stack)
+        for module in adapter.modules:
+            a, b = (reader.read(name).to(device, torch.float32) for name in tensor_names(module))
+            yield module, a, b * adapter.scale_of(module)
 
 
 def place_of(module: str, shapes: Mapping[str, tuple[int, int]]) -> tuple[str, int]:

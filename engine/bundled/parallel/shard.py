@@ -57,5 +57,15 @@ class Shard:
             return torch.zeros_like(tensor)  # a bias is added once
         return tensor
 
+    def low_rank_part(self, module: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """What this rank adds for a LoRA adapter's A [rank, in] and B [out, rank] of the module: the rows of B where
+        the module's rows are split; the columns of A where its columns are, so that the ranks' sums add up."""
+        kind = module.rpartition(".")[2]
+        if self.size > 1 and kind in _BY_ROWS:
+            b = b.chunk(self.size)[self.rank]
+        elif self.size > 1 and kind in _BY_COLUMNS:
+            a = a.chunk(self.size, 1)[self.rank]
+        return a.contiguous(), b.contiguous()
+
 
 WHOLE = Shard(rank=0, size=1)

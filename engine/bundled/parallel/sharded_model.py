@@ -15,6 +15,7 @@ from engine.bundled.batch import Moves, Span
 from engine.bundled.draft_length import max_draft_tokens
 from engine.bundled.layer_formats import layer_formats
 from engine.bundled.loader import LoadedModel, load_model
+from engine.bundled.lora.adapters import hang_adapters
 from engine.bundled.paged_model import Forward, PagedModel
 from engine.bundled.parallel.communication import Communicator, join_rows
 from engine.bundled.parallel.ranks import Ranks, Start
@@ -24,7 +25,7 @@ from engine.config import EngineConfig
 
 
 class ShardLoader:
-    """Loads a rank's weights, then joins the other ranks.
+    """Loads a rank's weights and its part of the adapters, then joins the other ranks.
 
     Raises:
         CheckpointError, UnsupportedError: as `load_model`.
@@ -37,7 +38,7 @@ class ShardLoader:
         )
         shape = self.model.config
         quantize(self.model.decoder, layer_formats(config.quantization, shape.stored_formats, shape.num_layers))
-
+        self._adapter_rows = hang_adapters(config, self.model.decoder, device, shard)
         self._communicator: Communicator | None = None
 
     def join(self, *, num_blocks: int, rendezvous: str) -> PagedModel:
@@ -55,6 +56,7 @@ class ShardLoader:
             block_size=self._config.block_size,
             max_short_query=1 + max_draft_tokens(self._config.speculative_config),
             kv_format=self._config.quantization.kv_cache,
+            adapter_rows=self._adapter_rows,
         )
 
     def close(self) -> None:

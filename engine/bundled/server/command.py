@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -97,6 +98,7 @@ async def _serve(config: EngineConfig, listener: socket.socket, options: argpars
     name = options.served_model_name or Path(config.model).name
     if name in config.lora_modules:
         raise UnsupportedError(f"the adapter {name!r} has the served model's name. Give one of them another name")
+    gc.freeze()  # what is imported stays: collections need not walk it, so they come often enough to free rings
     thread = EngineThread(lambda: make_engine(config))
     engine = await thread.start()
     model = ServedModel(

@@ -51,5 +51,9 @@ class OutputChannel:
         if self._arrived:
             arrived, self._arrived = self._arrived, []
             return arrived
-        assert self._error is not None
-        raise self._error
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: without this, a ring that only the garbage collector frees

@@ -60,4 +60,6 @@ class Reconfiguration:
         for name in FIXED_FIELDS:
             if getattr(wanted, name) != getattr(self._config, name):
                 raise ApiError(f"{name} cannot change without a restart. Start another server", param=name)
+        if self._model.name in wanted.lora_modules:
+            raise ApiError(f"the adapter {self._model.name!r} has the served model's name", param="lora_modules")
         return wanted

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,11 @@ def mixed(engine: LLMEngine, prompts: list[list[int]], adapters: list[str | None
         {"speculative_config": {"method": "suffix", "num_speculative_tokens": "auto"}},
         {"speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}},
         {"speculative_config": {"method": "medusa", "num_speculative_tokens": 3}},
+        {"speculative_config": {"method": "eagle", "num_speculative_tokens": 3}},
+        {"speculative_config": {"method": "medusa", "num_speculative_tokens": 3, "tree_nodes": 9}},
         {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}, "enforce_eager": True},
+        {"tensor_parallel_size": 2, "dtype": "float32"},
+        {"tensor_parallel_size": 2, "speculative_config": {"method": "medusa", "num_speculative_tokens": 3}},
     ],
     ids=str,
 )
@@ -89,18 +94,19 @@ def test_a_mixed_batch_says_what_each_merged_checkpoint_says(
     prompts: list[list[int]],
     llama_draft: Path,
     medusa_heads: Path,
+    eagle_head: Path,
     fields: dict[str, Any],
 ) -> None:
     speculation = dict(fields.get("speculative_config", {}))
-    folders = {"draft_model": llama_draft, "medusa": medusa_heads}
+    folders = {"draft_model": llama_draft, "medusa": medusa_heads, "eagle": eagle_head}
     if speculation.get("method") in folders:
         speculation["model"] = str(folders[speculation["method"]])
     own = fields | ({"speculative_config": speculation} if speculation else {})
-    engine = make_engine(**({"lora_modules": adapters, "max_loras": 3} | own))
     assert len({str(answers) for answers in merged.values()}) == 4, "the adapters say different things"
-    assert mixed(engine, prompts, [None, *adapters]) == merged
-    engine.block_manager.check_integrity([])
-    assert mixed(engine, prompts, [*adapters, None]) == merged  # over shared prefixes
+    with closing(make_engine(**({"lora_modules": adapters, "max_loras": 3} | own))) as engine:
+        assert mixed(engine, prompts, [None, *adapters]) == merged
+        engine.block_manager.check_integrity([])
+        assert mixed(engine, prompts, [*adapters, None]) == merged  # over shared prefixes
 
 
 @pytest.mark.parametrize("enforce_eager", [False, True])
@@ -166,11 +172,19 @@ def _change(**fields: object) -> Callable[[Path], None]:
         (_add, "1 tensors have no place in this model, e.g. base_model.model.lm_head"),
         (_widen, "The adapter is another model's"),
         (_change(r=32), "rank 32 is more than max_lora_rank 16"),
-        (_change(use_dora=True), "use_dora is not served"),
+        (_change(use_dora=True), "adapter_config.json: use_dora is not served"),
+        (_change(modules_to_save=["lm_head"]), "adapter_config.json: modules_to_save is not served"),
+        (_change(target_parameters=["w"]), "adapter_config.json: target_parameters is not served"),
+        (_change(init_lora_weights="pissa_niter_4"), "init_lora_weights 'pissa_niter_4' changes the base model's"),
         (_change(bias="all"), "bias 'all' is not served"),
-        (_change(peft_type="IA3"), "of type IA3. Only LORA is served"),
-        (_change(target_modules=["q_proj", "router"]), "the adapter targets router. Served are q_proj"),
-        (_change(layers_to_transform=[0, 9]), "changes layer 9, the model has 3"),
+        (_change(peft_type="IA3"), "peft_type is IA3. Only LORA is served"),
+        (_change(target_modules=["router"]), "adapter_config.json: target_modules names router, which is in no layer"),
+        (_change(target_modules=["q_proj", "lm_head"]), "target_modules names lm_head. Served are q_proj"),
+        (_change(target_modules=".*(q_proj|embed_tokens)"), "target_modules names model.embed_tokens. Served are"),
+        (
+            _change(layers_to_transform=[9]),
+            "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, which is in no",
+        ),
         (_change(lora_alpha=None), "lacks r or lora_alpha"),
         (_change(lora_alpha="nan"), "are not a whole and a finite number"),
         (_change(r=4.5), "are not a whole and a finite number"),
@@ -189,9 +203,14 @@ def _change(**fields: object) -> Callable[[Path], None]:
         "shape",
         "rank",
         "dora",
+        "saved",
+        "parameters",
+        "pissa",
         "bias",
         "kind",
         "target",
+        "head",
+        "embeddings",
         "layer",
         "alpha",
         "nan",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_law import assert_same_law
 from proposer_contract import BLOCK_BYTES, ProposerContract
 from random_models import (
     save_eagle_head,
@@ -277,16 +278,7 @@ def test_drawn_speculation_follows_the_target_end_to_end(tmp_path: Path, make_en
     draft = save_perturbed(target, tmp_path / "draft", relative=0.3)
     config = {"method": method, "num_speculative_tokens": 2, "prompt_lookup_min": 1}
     config |= {"model": str(draft)} if method == "draft_model" else {}
-    samples = []
-    for speculation, first_seed in ((None, 0), (config, 10_000)):
-        engine = make_engine(model=str(target), speculative_config=speculation, max_num_seqs=500, block_size=16)
-        params = [SamplingParams(max_tokens=3, temperature=1.2, seed=first_seed + i) for i in range(3000)]
-        samples.append(Counter(map(tuple, engine.generate([[1, 2, 3, 1, 2]] * 3000, params))))
-    plain, speculative = samples
-    outcomes = [outcome for outcome in plain | speculative if plain[outcome] + speculative[outcome] >= 20]
-    table = [[sample[outcome] for outcome in outcomes] for sample in samples]
-    assert stats.chi2_contingency(table).pvalue > 1e-3
-    assert 0 < engine.counters().num_accepted_tokens < engine.counters().num_draft_tokens
+    assert_same_law(make_engine, target, config, max_tokens=3)
 
 
 def test_a_draft_is_a_tree_and_a_chain_is_one() -> None:

@@ -1,6 +1,7 @@
 """Step telemetry: nothing computed is left out, and a parquet file holds it."""
 
 import io
+import tracemalloc
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
@@ -43,6 +44,17 @@ def test_only_the_latest_steps_are_kept() -> None:
     for step in range(5):
         log.add([], [], begin_s=11.0 + step, end_s=11.5 + step)
     assert [(r.start_s, r.duration_s) for r in log.records()] == [(3.0, 0.5), (4.0, 0.5), (5.0, 0.5)]
+    assert len(log) == 3
+
+
+def test_a_full_log_is_small() -> None:
+    tracemalloc.start()
+    log = StepLog(0.0)
+    for step in range(2_000):
+        log.add([], [], begin_s=step + 0.1, end_s=step + 0.5)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 10 * 2**20, "for 100,000 steps, and none later"
 
 
 def test_gaps_are_known_while_work_is_left_and_arrivals_are_counted() -> None:

@@ -58,21 +58,14 @@ def runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+def options_of(space: Path, folder: Path) -> list[object]:
+    return ["--engine", "command", "--space", space, "--model", MODEL, "--runs-dir", folder / "runs"]
+
+
 @pytest.mark.usefixtures("never_late")
 def test_a_study_of_a_command_ends_in_a_file_that_serves_and_holds(traffic: Path, tmp_path: Path, runs: Runs) -> None:
     space = space_file(tmp_path)
-    options = [
-        "--engine",
-        "command",
-        "--space",
-        space,
-        "--model",
-        MODEL,
-        "--runs-dir",
-        tmp_path / "runs",
-        "--name",
-        "s",
-    ]
+    options = [*options_of(space, tmp_path), "--name", "s"]
     options += ["--budget", "10s", "--no-verify", "--slo", "e2el:p95<60s"]
     status, out, err = runs("run", traffic, "--heldout", traffic, *options)
     assert status == 0, err
@@ -157,17 +150,7 @@ def test_a_bad_template_is_one_line_before_anything_is_written(
 def test_a_server_that_dies_is_one_line_with_its_last_words(traffic: Path, tmp_path: Path, runs: Runs) -> None:
     program = "print('no GPU of mine'); raise SystemExit(3)"
     space = space_file(tmp_path, command=[sys.executable, "-c", program, "{port}"], parameters={})
-    options = [
-        "--engine",
-        "command",
-        "--space",
-        space,
-        "--model",
-        MODEL,
-        "--runs-dir",
-        tmp_path / "runs",
-        "--no-verify",
-    ]
+    options = [*options_of(space, tmp_path), "--no-verify"]
     status, out, err = runs("run", traffic, *options, "--name", "s")
     assert status == 2
     last = err.splitlines()[-1]

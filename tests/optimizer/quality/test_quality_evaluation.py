@@ -1,7 +1,12 @@
 """Quality classes against a reference, through a fake engine whose damage is known."""
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 from fakes.fake_server import Behaviour
 from fakes.serving import UNPINNED, Serve
@@ -10,6 +15,8 @@ from traffic_cases import chats, lengths_only
 from engine.backend import EngineError, FailureKind
 from engine.config import EngineConfig, Quantization, SpeculativeConfig
 from optimizer.errors import OptimizerError
+from optimizer.quality import client
+from optimizer.quality.client import _post
 from optimizer.quality.evaluate import QualityEvaluator, reference_config
 from workloads.workload import Workload
 
@@ -52,6 +59,32 @@ def test_a_damaged_candidate_is_scored_on_the_same_requests_and_fails_the_floor(
     assert score.top1_agreement.value < 0.95
     assert score.kl_nats is not None
     assert score.kl_nats.value > 0.05
+
+
+def test_requests_for_an_adapter_are_examined_with_it_where_the_server_has_it(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    async def post(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append((body["model"], "prompt_logprobs" in body))
+        return await _post(session, url, body)
+
+    monkeypatch.setattr(client, "_post", post)
+    plain = chats(12)
+    names = (None, "mine", "gone")
+    mixed = [replace(request, adapter=names[number % 3]) for number, request in enumerate(plain)]
+    quality = evaluator(tmp_path, Workload.from_requests(mixed, plain.metadata), first=12)
+    with_mine = REFERENCE.model_copy(update={"lora_modules": {"mine": "folder"}})
+    quality.score(serve(Behaviour()), with_mine)
+    seen = Counter(asked)
+    assert seen["mine", False] == 4
+    assert seen["fake", False] == 8, "the server has no adapter `gone`: the base model answers, as in a replay"
+    assert seen["mine", True] > 0
+    before = seen["mine", True]
+    int8 = INT8.model_copy(update={"lora_modules": {"mine": "folder"}})
+    evaluator(tmp_path, Workload.from_requests(mixed, plain.metadata), first=12).score(serve(Behaviour()), int8)
+    assert Counter(asked)["mine", True] > before, "also from the reference on disk"
 
 
 def test_an_undamaged_candidate_meets_a_floor_that_so_few_requests_can_show(tmp_path: Path, serve: Serve) -> None:
