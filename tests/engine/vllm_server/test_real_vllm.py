@@ -164,7 +164,8 @@ def test_two_ranks_answer_and_leave_nothing_when_killed(backend: Backend, config
     assert backend.check(split) == []
     with backend.launch(split, log_path=tmp_path / "engine.log") as server:
         held = held_by_group(server.pid)
-        assert any(path.name.startswith("vllm_dist_") for path in held)
+        if "SHM communicator disabled" not in (tmp_path / "engine.log").read_text():  # as it is on CPUs without AVX-512
+            assert any(path.name.startswith("vllm_dist_") for path in held)
         assert len(post(server, "/v1/completions", body)["choices"][0]["token_ids"]) == 8
         os.kill(server.pid, signal.SIGSTOP)  # a keeper that does not forward SIGTERM: the group is killed
     assert not [path for path in held if (FOLDER / path.name).exists()]
