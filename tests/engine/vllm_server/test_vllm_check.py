@@ -69,6 +69,7 @@ def test_nothing_speaks_against_what_works(known: KnownOptions, tiny_model: Path
             FailureKind.UNSUPPORTED,
             "need a checkpoint",
         ),
+        ({"quantization": {"weights": "int8"}}, FailureKind.MISSING_KERNEL, "Set quantization.activations to int8"),
         ({"quantization": {"kv_cache": "int8"}}, FailureKind.UNSUPPORTED, "on a CPU vLLM has bf16 and fp8"),
         ({"quantization": {"activations": "int8"}}, FailureKind.UNSUPPORTED, "no int8 activations"),
         ({"tensor_parallel_size": 4}, FailureKind.REFUSED, "more than the 2 cores"),
