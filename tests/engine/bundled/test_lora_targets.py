@@ -1,6 +1,6 @@
 """An adapter changes the layers that PEFT would change, by as much: its answers are those of merged weights.
 
-Modules, ranks and scales are what peft 0.21 makes of the same config (`merge_and_unload` on this model, compared once).
+Modules, ranks and scales are those of the layers that peft 0.21 wraps on this model for the config (compared once).
 """
 
 import json
