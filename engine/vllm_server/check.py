@@ -77,11 +77,14 @@ def _cpu_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
 
 
 def _cpu_kernel_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
-    """Checkpoints that load, or nearly, and have nothing that multiplies by them."""
+    """Number formats for which vLLM has nothing that computes with them on this CPU."""
     formats = (config.quantization.weights, *config.quantization.overrides.values())
     if (int4 := next((form for form in formats if form.startswith("int4")), None)) and not place.known.has_int4:
         reason = f"weights {int4}: vLLM's CPU build has no kernel for them on this CPU, they need AVX-512"
         yield Refusal(reason=f"{reason}. Take int8 weights and activations", kind=FailureKind.MISSING_KERNEL)
+    if config.quantization.kv_cache == "fp8" and not place.known.has_fp8_kv_cache:
+        reason = "kv_cache fp8: vLLM's CPU build has no attention over it on this CPU, it needs AVX-512 or AMX"
+        yield Refusal(reason=f"{reason}. Take bf16", kind=FailureKind.MISSING_KERNEL)
     if "int8" in formats and config.quantization.activations != "int8":
         reason = "int8 weights beside unquantized activations: vLLM's CPU build has no kernel for them"
         yield Refusal(reason=f"{reason}. Set quantization.activations to int8", kind=FailureKind.MISSING_KERNEL)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from engine.backend import FailureKind, Refusal
 
 _INT4_ON_CPU = "cpu_gemm_wna16"
+_FP8_KV_ON_CPU = "cpu_attention_fp8"
 _SUFFIX_MODULE = "arctic_inference"
 _SUFFIX_PACKAGE = "arctic-inference"
 
@@ -56,6 +57,11 @@ class KnownOptions(_Frozen):
     def has_int4(self) -> bool:
         """Whether 4-bit integer weights run: on a CPU they need AVX-512."""
         return self.device != "cpu" or _INT4_ON_CPU in self.kernels
+
+    @property
+    def has_fp8_kv_cache(self) -> bool:
+        """Whether the KV cache can be fp8: on a CPU that needs AVX-512 or AMX."""
+        return self.device != "cpu" or _FP8_KV_ON_CPU in self.kernels
 
     @property
     def title(self) -> str:

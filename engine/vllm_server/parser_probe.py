@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 KERNELS = ("cpu_gemm_wna16",)  # of 4-bit weights on CPUs; builds for AVX2 lack it
+FP8_ATTENTION = "cpu_attention_fp8"  # our name for attention over an fp8 KV cache, which vLLM refuses on other CPUs
 MODULES = ("arctic_inference", "triton", "ray")
 KINDS = {"int": "int", "human_readable_int": "int", "human_readable_int_or_auto": "int", "float": "float"}
 
@@ -81,9 +82,12 @@ def device_type() -> str:
 
 def kernels() -> list[str]:
     """Those of `KERNELS` that are here, which for CPUs depends on the machine's instructions."""
+    import torch
     from vllm import _custom_ops
 
-    return [name for name in KERNELS if hasattr(_custom_ops.torch.ops._C, name)]
+    has_fp8_attention = torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported()
+    found = [name for name in KERNELS if hasattr(_custom_ops.torch.ops._C, name)]
+    return found + [FP8_ATTENTION] * has_fp8_attention
 
 
 if __name__ == "__main__":

@@ -127,6 +127,14 @@ def test_four_bits_need_a_kernel_that_cpus_without_avx512_lack(known: KnownOptio
     assert older.model_copy(update={"device": "cuda"}).has_int4
 
 
+def test_an_fp8_kv_cache_needs_avx512_or_amx(known: KnownOptions, tiny_model: Path) -> None:
+    older = known.model_copy(update={"kernels": ()})
+    [(kind, reason)] = found(older, tiny_model, quantization={"kv_cache": "fp8"})
+    assert kind is FailureKind.MISSING_KERNEL
+    assert "it needs AVX-512 or AMX. Take bf16" in reason
+    assert older.model_copy(update={"device": "cuda"}).has_fp8_kv_cache
+
+
 def test_more_ranks_than_devices_need_more_machines(known: KnownOptions, tiny_model: Path) -> None:
     [(_, reason)] = found(known, tiny_model, on_cpu=False, tensor_parallel_size=2, pipeline_parallel_size=2)
     assert "the config needs 4 devices, 2 may be used here (0, 1)" in reason

@@ -30,8 +30,8 @@ fixed: {enforce_eager: true, kv_cache_memory_bytes: 268435456}
 parameters:
   numbers:
     options:
-      as_saved: {dtype: auto, quantization.kv_cache: bf16}
-      mixed: {dtype: float32, quantization.kv_cache: fp8}
+      as_saved: {dtype: auto}
+      float32: {dtype: float32}
   speculation:
     options:
       none: {speculative_config: null}
