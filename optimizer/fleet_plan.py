@@ -23,7 +23,7 @@ from optimizer.predicted_fleet import ROUTER, PredictedFleet, predict_fleet
 from optimizer.simulated_measurer import simulated_part
 from optimizer.simulated_replay import SimulatedReplay, simulated_replay
 from optimizer.slo import Slo
-from optimizer.slo_rate import latency_slos, latency_slos_hold
+from optimizer.slo_rate import latency_slos, latency_slos_hold, worst_violation
 from search_spaces.skus import Sku, find_sku
 from workloads.metrics import ServingMetrics, summarize
 from workloads.record_arrays import Floats, Ints
@@ -42,8 +42,12 @@ class FleetOption:
 
     config: EngineConfig
     fleet: PredictedFleet
-    holds: bool  # the latency limits, at the recorded arrivals
+    worst_violation: float  # of a latency limit at the recorded arrivals, relative to it; 0 or less: all hold
     provenance: Provenance  # of its step times
+
+    @property
+    def holds(self) -> bool:
+        return self.worst_violation <= 0
 
     @property
     def basis(self) -> str:
@@ -89,9 +93,9 @@ class FleetPlanner:
         self._part = part
 
     def options(self, configs: Sequence[EngineConfig], slos: tuple[Slo, ...]) -> list[FleetOption]:
-        """A fleet of each config, those that hold the limits first, then by dollars per hour."""
+        """A fleet of each config: those that hold the limits, by dollars per hour, then the nearest to them first."""
         found = [self._option(config, slos) for config in configs]
-        return sorted(found, key=lambda option: (not option.holds, option.usd_per_hour))
+        return sorted(found, key=lambda option: (max(0.0, option.worst_violation), option.usd_per_hour))
 
     def _option(self, config: EngineConfig, slos: tuple[Slo, ...]) -> FleetOption:
         serving, sku = self._backend.serving(config), find_sku(self._skus, config.hardware.sku)
@@ -104,8 +108,8 @@ class FleetPlanner:
             slos=slos,
             headroom=self._headroom,
         )
-        holds = latency_slos_hold(fleet.metrics, latency_slos(slos))
-        return FleetOption(config=config, fleet=fleet, holds=holds, provenance=serving.oracle.provenance)
+        violation = worst_violation(fleet.metrics, latency_slos(slos))
+        return FleetOption(config=config, fleet=fleet, worst_violation=violation, provenance=serving.oracle.provenance)
 
     def mixed(self, options: Sequence[FleetOption], slos: tuple[Slo, ...]) -> MixedFleet | None:
         """By length buckets, never dearer than the cheapest option that holds; None when there is no fleet at all.

@@ -21,7 +21,7 @@ class Step:
 
     factor: float
     slos: tuple[Slo, ...]
-    options: tuple[FleetOption, ...]  # the best of each SKU, those that hold first, then by dollars
+    options: tuple[FleetOption, ...]  # the best of each SKU: those that hold by dollars, then the nearest first
     mixed: MixedFleet | None
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -116,12 +117,17 @@ def latency_slos(slos: tuple[Slo, ...]) -> tuple[Slo, ...]:
 
 def latency_slos_hold(metrics: ServingMetrics, slos: tuple[Slo, ...]) -> bool:
     """Whether every latency SLO is met by value; one that the records do not define is not."""
+    return worst_violation(metrics, slos) <= 0
+
+
+def worst_violation(metrics: ServingMetrics, slos: tuple[Slo, ...]) -> float:
+    """The largest relative distance past a limit, 0 or less where all are met; infinite where one is undefined."""
     names = [slo.flat_name for slo in slos]
     try:
         values = {name: metrics.value(name) for name in names}
     except UndefinedMetricError:
-        return False
-    return all(evaluate(slo, values, {}, None, None).violation <= 0 for slo in slos)
+        return inf
+    return max((evaluate(slo, values, {}, None, None).violation for slo in slos), default=0.0)
 
 
 def thinned(workload: Workload, share: float) -> Workload:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import Field
@@ -37,6 +38,8 @@ class Sku(Frozen):
     bf16_tflops: float | None = Field(default=None, gt=0)  # dense
     link_gb_s: float | None = Field(default=None, gt=0)  # between two of one machine, one direction
     network: Network | None = None  # None: not stated
+    devices_per_node: int = Field(default=8, ge=1)  # of one machine, which tensor parallelism does not leave
+    aliases: tuple[str, ...] = ()  # other names; case, vendor and what is between letters and digits never matter
     silicon: str | None = None  # what aiconfigurator-core calls it; None: it has no measurements of it
     usd_per_hour: float = Field(ge=0, allow_inf_nan=False)  # of one, not of a node
     as_of: str
@@ -86,20 +89,33 @@ def with_prices(skus: Mapping[str, Sku], overrides: Mapping[str, float]) -> dict
 
 
 def find_sku(skus: Mapping[str, Sku], name: str) -> Sku:
-    """By its name here or in the silicon data (`a100_sxm`), however it is spelt (`H100-SXM`).
+    """By its name here, in the silicon data (`a100_sxm`), or another spelling (`H100-SXM`, `NVIDIA H100 80GB HBM3`).
 
     Raises:
-        SearchSpaceError: it is not listed; with the closest name.
+        SearchSpaceError: it is not listed, or could be several; with the closest names.
     """
-    wanted = _spelling(name)
-    for known, sku in skus.items():
-        if wanted and wanted in (_spelling(known), _spelling(sku.silicon or "")):
-            return sku
-    raise SearchSpaceError(f"no SKU is called {name!r}. {did_you_mean(name, skus)}")
+    if name in skus:
+        return skus[name]
+    spellings = {_plain(known): sku for sku in skus.values() for known in _names(sku)}
+    wanted = _plain(name)
+    if wanted in spellings:
+        return spellings[wanted]
+    longer = sorted({sku.name for known, sku in spellings.items() if wanted and known.startswith(wanted)})
+    if longer:
+        raise SearchSpaceError(f"no SKU is called {name!r}. Did you mean {' or '.join(map(repr, longer))}?")
+    close = get_close_matches(wanted, spellings, n=1, cutoff=0.7)
+    hint = f"Did you mean {spellings[close[0]].name!r}?" if close else did_you_mean("", skus)
+    raise SearchSpaceError(f"no SKU is called {name!r}. {hint}")
 
 
-def _spelling(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _names(sku: Sku) -> tuple[str, ...]:
+    return (sku.name, *([sku.silicon] if sku.silicon else []), *sku.aliases)
+
+
+def _plain(name: str) -> str:
+    """Letters and digits, without the vendor and the generation of a socket (`SXM5`)."""
+    letters = re.sub(r"[^a-z0-9]", "", re.sub(r"\b(nvidia|amd|instinct|tesla)\b", "", name.lower()))
+    return re.sub(r"sxm\d?(?=\d\dgb?$|$)", "sxm", letters)
 
 
 def parse_prices(texts: Iterable[str]) -> dict[str, float]:

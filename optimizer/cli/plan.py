@@ -147,7 +147,7 @@ def _headline(step: Step) -> str:
     best, mixed = step.cheapest, step.held_mix
     if best is None:
         split = f"split by request length it takes {usd(mixed.usd_per_hour)} an hour" if mixed is not None else ""
-        return f"No fleet of one kind meets every limit; {split or 'the table says what each reaches'}."
+        return f"No fleet of one kind meets every limit; {split or _nearest(step)}."
     replicas = best.fleet.cost.replicas
     who = f"{replicas} replicas of {hardware(best.config)} hold" if replicas > 1 else f"{hardware(best.config)} holds"
     text = f"{who} the load for {usd(best.usd_per_hour)} an hour"
@@ -155,6 +155,17 @@ def _headline(step: Step) -> str:
         saved = 1 - mixed.usd_per_hour / best.usd_per_hour
         return f"{text}; split by request length it takes {usd(mixed.usd_per_hour)}, {saved:.0%} less."
     return f"{text}; splitting by request length saves nothing."
+
+
+def _nearest(step: Step) -> str:
+    """The fleet that misses the limits by least, and what it reaches of the one that it misses most."""
+    option = min(step.options, key=lambda option: option.worst_violation)
+    found = [(latency(option.fleet.metrics, slo.flat_name), slo) for slo in step.slos]
+    reached = [(ms / slo.limit, ms, slo) for ms, slo in found if ms is not None]
+    if len(reached) < len(step.slos):
+        return "the table says what each reaches"
+    _, ms, slo = max(reached, key=lambda entry: entry[0])
+    return f"{hardware(option.config)} comes nearest, with {slo.flat_name} {three_digits(ms)} where {slo} is asked"
 
 
 def _row(option: FleetOption) -> list[str]:

@@ -22,7 +22,7 @@ from optimizer.simulated_measurer import simulated_part
 from optimizer.simulated_replay import simulated_replay
 from optimizer.slo import DEFAULT_QUALITY_FLOOR, Slo, parse_slos
 from search_spaces.parameter import Parameter, Value
-from search_spaces.skus import Sku, load_all_skus, parse_prices
+from search_spaces.skus import Sku, find_sku, load_all_skus, parse_prices
 from search_spaces.space import SearchSpace, load_search_space
 from workloads.parquet import read_workload
 
@@ -57,7 +57,7 @@ def make_simulated_job(wishes: Wishes) -> SimulatedJob:
     backend = make_simulated_backend(skus, steps=wishes.steps, acceptance=wishes.acceptance)
     workload = read_workload(wishes.workload)
     simulated_replay(simulated_part(workload))
-    base = _base(wishes, backend, find_simulated_model(wishes.model, workload, wishes.workload), space)
+    base = _base(wishes, backend, find_simulated_model(wishes.model, workload, wishes.workload), space, skus)
     profiles = parse_acceptance(wishes.acceptance)
     drafted = {f"{name}_acceptance": profile.num_draft_tokens for name, profile in profiles.items()}
     if not limits.quantized:
@@ -181,10 +181,21 @@ def _with_choices(space: SearchSpace, name: str, choices: tuple[str, ...]) -> Se
     return SearchSpace(name=space.name, description=space.description, parameters=parameters, fixed=space.fixed)
 
 
-def _base(wishes: Wishes, backend: SimulatedBackend, model: str, space: SearchSpace) -> EngineConfig:
-    """`--base`, else the engine's defaults on the first SKU that holds the model."""
+def _base(
+    wishes: Wishes, backend: SimulatedBackend, model: str, space: SearchSpace, skus: Mapping[str, Sku]
+) -> EngineConfig:
+    """`--base`, else the engine's defaults on the first SKU that holds the model.
+
+    Raises:
+        OptimizerError: a base that cannot run, and what could.
+    """
     if wishes.base is None:
         varied = space.parameters.get(SKU)
         return first_fit(backend, model, [str(name) for name in varied.values()] if varied else [wishes.sku])
-    base = load_engine_config(wishes.base)
-    return base.model_copy(update={"engine": "simulated"} | ({"model": model} if wishes.model else {}))
+    given = load_engine_config(wishes.base)
+    hardware = given.hardware.model_copy(update={"sku": find_sku(skus, given.hardware.sku).name})
+    changes = {"engine": "simulated", "hardware": hardware} | ({"model": model} if wishes.model else {})
+    base = given.model_copy(update=changes)
+    if refusals := backend.check(base):
+        raise OptimizerError(f"{wishes.base}: {refusals[0].reason}")
+    return base

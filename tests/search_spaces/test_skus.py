@@ -59,6 +59,47 @@ def test_a_private_catalogue_adds_to_the_shipped_one_and_prices_go_over_both(tmp
 
 
 def test_the_silicon_datas_names_are_understood() -> None:
-    names = {"a100_sxm": "a100_80g", "H100-SXM": "h100_sxm", "h200sxm": "h200", "MI300X": "mi300x"}
-    for spelling, name in names.items():
-        assert find_sku(load_skus(), spelling).name == name
+    assert find_sku(load_skus(), "a100_sxm").name == "a100_80g"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("h100sxm", "h100_sxm"),
+        ("H100-SXM", "h100_sxm"),
+        ("H100 SXM5", "h100_sxm"),
+        ("NVIDIA H100 80GB HBM3", "h100_sxm"),
+        ("NVIDIA H100 PCIe", "h100_pcie"),
+        ("NVIDIA A100-SXM4-80GB", "a100_80g"),
+        ("a100-80gb", "a100_80g"),
+        ("H200", "h200"),
+        ("h200-sxm", "h200"),
+        ("L40S", "l40s"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_common_spellings_are_understood(spelling: str, name: str) -> None:
+    assert find_sku(load_skus(), spelling).name == name
+
+
+@pytest.mark.parametrize(
+    ("spelling", "words"),
+    [
+        ("h100", "Did you mean 'h100_pcie' or 'h100_sxm'?"),
+        ("A100", "Did you mean 'a100_80g'?"),
+        ("mi300", "Did you mean 'mi300x'?"),
+        ("tpu", "Known are: a100_80g, b200"),
+        ("", "Known are: a100_80g, b200"),
+    ],
+)
+def test_a_name_that_could_be_several_or_none_is_told_what_there_is(spelling: str, words: str) -> None:
+    with pytest.raises(SearchSpaceError) as error:
+        find_sku(load_skus(), spelling)
+    assert words in str(error.value)
+
+
+def test_no_two_skus_share_a_spelling() -> None:
+    skus = load_skus()
+    for sku in skus.values():
+        for name in (sku.name, sku.silicon, *sku.aliases):
+            assert name is None or find_sku(skus, name.upper()).name == sku.name

@@ -78,3 +78,19 @@ def test_what_is_not_refused_fits(split: int, length: int, memory: float) -> Non
     assert fits == (not sku_refusals(candidate, LLAMA_70B, own))
     if fits:
         assert num_kv_blocks(candidate, LLAMA_70B, own) * 16 >= length
+
+
+def test_a_split_over_several_machines_is_refused_with_one_that_a_machine_has() -> None:
+    (refusal,) = sku_refusals(config(tensor_parallel_size=16), LLAMA_70B, sku("h100_sxm"))
+    assert refusal.kind is FailureKind.UNSUPPORTED
+    assert "needs 16 h100_sxm in one machine, which has 8. tensor_parallel_size 2 would fit" in refusal.reason
+    wider = sku("h100_sxm").model_copy(update={"devices_per_node": 72})
+    assert sku_refusals(config(tensor_parallel_size=16), LLAMA_70B, wider) == []
+
+
+def test_what_fits_no_split_of_a_machine_is_told_the_number_format_that_does_or_that_none_does() -> None:
+    huge = LLAMA_70B.model_copy(update={"num_hidden_layers": 320})
+    (refusal,) = sku_refusals(config(tensor_parallel_size=8), huge, sku("l40s"))
+    assert "quantization.weights int8 with tensor_parallel_size 8 would" in refusal.reason
+    (refusal,) = sku_refusals(config(tensor_parallel_size=8), huge, sku("l4"))
+    assert "not even with int4_g128 weights" in refusal.reason

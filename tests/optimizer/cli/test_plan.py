@@ -73,7 +73,7 @@ def test_dollars_are_replicas_times_price(plan: Plan) -> None:
 
 def test_limits_that_no_fleet_meets_are_an_answer(plan: Plan) -> None:
     told = plan("--skus", "l4", "--slo", "ttft:p95<1ms")
-    assert "No fleet of one kind meets every limit" in told
+    assert "No fleet of one kind meets every limit; 8 x l4 comes nearest, with p95_ttft_ms " in told.replace("\n", " ")
     assert "missed" in told
     assert "No mixed fleet" in told
     assert "an idle server of this config has p95_ttft" in told.replace("\n", " ")
@@ -115,7 +115,9 @@ def test_what_cannot_be_planned_is_one_line(plan: Plan, options: list[str], word
 
 def test_a_model_that_fits_nowhere_is_told_what_it_would_take(plan: Plan, model: Path) -> None:
     write_model(model, num_hidden_layers=2000)
-    assert "runs on none of these SKUs: each of 8 l4 would hold" in plan("--skus", "l4", code=2)
+    told = plan("--skus", "l4", code=2)
+    assert "runs on none of these SKUs: each of 8 l4 would hold" in told
+    assert "take a SKU with more memory" in told
 
 
 def test_only_pairs_that_hold_the_model_are_planned(model: Path) -> None:

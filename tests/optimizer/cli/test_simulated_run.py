@@ -176,3 +176,19 @@ def test_the_disaggregated_space_is_read_and_each_split_takes_its_devices() -> N
     for fields in (validated.parameters["parallel"].options or {}).values():
         instances = fields.get("disaggregation.prefill_instances", 1) + fields.get("disaggregation.decode_instances", 0)
         assert fields["hardware.count"] == fields["tensor_parallel_size"] * instances
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        (16, "needs 16 mi300x in one machine, which has 8. tensor_parallel_size 1 would fit"),
+        (3, "does not divide the model's 32 attention heads. Use 2"),
+    ],
+)
+def test_a_base_whose_split_is_impossible_is_told_what_is_possible(
+    fails: Fails, model: Path, tmp_path: Path, split: int, words: str
+) -> None:
+    base = tmp_path / "base.yaml"
+    hardware = {"sku": "MI300X", "count": split}
+    base.write_text(yaml.safe_dump({"model": str(model), "tensor_parallel_size": split, "hardware": hardware}))
+    assert words in fails("--model", model, "--base", base, "--skus", "mi300x")
