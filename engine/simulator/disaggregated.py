@@ -17,7 +17,7 @@ from engine.simulator.instance_split import InstanceSplit
 from engine.simulator.oracle import StepTimeOracle
 from engine.simulator.prefill_instance import PrefillInstance
 from engine.simulator.router import LeastLoaded, Router
-from engine.simulator.server import SimulatedServer
+from engine.simulator.server import SimulatedServer, first_end_elsewhere_s
 from engine.simulator.settings import SchedulerSettings
 from engine.simulator.traffic import Traffic
 
@@ -80,9 +80,10 @@ class _Run:
         """Up to the next arrival that is known, or could come of an answer's end after `downstream_s`."""
         arrival_s, begin_s = self._arrivals.next_s, server.next_s
         if arrival_s <= begin_s:
-            request = self._arrivals.take()
-            self._prefilled_by[request] = index = self._router.choose(self._prefill, request)
-            self._prefill[index].submit(request, arrival_s)
+            taken = self._arrivals.take()
+            if taken is not None:
+                self._prefilled_by[taken] = index = self._router.choose(self._prefill, taken)
+                self._prefill[index].submit(taken, arrival_s)
             return
         index = self._prefill.index(server)
         until_s = max(min(arrival_s, downstream_s), nextafter(begin_s, inf))  # a step at least
@@ -102,7 +103,10 @@ class _Run:
             self._answered_by[request] = len(self._prefill) + index
             self._decode[index].submit(request, arrival_s)
             return
-        for request in server.advance(min(arrival_s, upstream_s), pause_at_end=self._closed_loop):
+        until_s = min(arrival_s, upstream_s)
+        if self._closed_loop:
+            until_s = min(until_s, first_end_elsewhere_s(server, self._decode))
+        for request in server.advance(until_s, pause_at_end=self._closed_loop):
             self._end(request, server)
 
     def _end(self, request: int, server: SimulatedServer) -> None:

@@ -15,8 +15,9 @@ between its first and its last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
-from math import ceil, inf
+from math import ceil, inf, nextafter
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class SimulatedServer:
         self.num_cached_tokens = [-1] * len(traffic)  # found at first admission
         self.num_running = 0
         self._step_s = oracle.step_s
-        self._interruptible = interruptible or settings.scheduling_policy == "fair"
+        self._interruptible = interruptible or settings.scheduling_policy != "fcfs"
         self._inputs: list[int] = traffic.input_tokens.tolist()
         self._outputs: list[int] = traffic.output_tokens.tolist()
         self._drafts = settings.num_draft_tokens
@@ -86,6 +87,7 @@ class SimulatedServer:
         self._decodings: dict[int, Decoding] = {}
         self._emitted = [0] * len(traffic)  # tokens known when it was last admitted or began to decode
         self._tick = 0
+        self._earliest_end: tuple[tuple[int, int], float] = ((-1, -1), inf)  # of which tick and number of submissions
         self._context = 0.0  # computed tokens of all decoding sequences
         self._rate = 0.0  # tokens that all of them gain a tick
 
@@ -93,6 +95,24 @@ class SimulatedServer:
     def num_unfinished(self) -> int:
         """Running and waiting requests."""
         return self.num_running + len(self._waiting)
+
+    @property
+    def earliest_end_s(self) -> float:
+        """No request ends before this time, whatever comes; infinity when there are none."""
+        state = self._tick, self._num_submitted
+        if self._earliest_end[0] != state:
+            self._earliest_end = state, self._find_earliest_end_s()
+        return self._earliest_end[1]
+
+    def _find_earliest_end_s(self) -> float:
+        if not self.num_unfinished:
+            return inf
+        if self._prefilling >= 0 or self._may_admit() or not self._decodings:
+            return self.now_s
+        self._drop_stale_ends()
+        room = (self.settings.num_blocks - self.used_blocks) * self.settings.block_size
+        steps = min(self._ends[0][0] - self._tick, 1 + int(max(0.0, room) / self._rate))  # who is preempted slows none
+        return self.now_s + steps * self._step_s(0, 0, 0, len(self._decodings), self._context, 0)
 
     @property
     def used_blocks(self) -> float:
@@ -124,16 +144,18 @@ class SimulatedServer:
             pause_at_end: return as soon as a request has ended.
         """
         ended: list[int] = []
-        max_num_seqs = self.settings.max_num_seqs
         while self.now_s < until_s and (self.num_running or self._waiting):
-            admissible = self._waiting and not self._blocked and self.num_running < max_num_seqs
-            if admissible or self._prefilling >= 0:
+            if self._prefilling >= 0 or self._may_admit():
                 self._step(ended)
             else:
                 self._jump(until_s, ended)
             if pause_at_end and ended:
                 break
         return ended
+
+    def _may_admit(self) -> bool:
+        """Whether somebody waits who is not known to find no room."""
+        return bool(self._waiting) and not self._blocked and self.num_running < self.settings.max_num_seqs
 
     def _step(self, ended: list[int]) -> None:
         """One step in which prompts are computed."""
@@ -173,8 +195,7 @@ class SimulatedServer:
         if self._make_room():
             return
         settings, rate, ends = self.settings, self._rate, self._ends
-        while self._stint_of[ends[0][1]] != ends[0][2]:
-            heappop(ends)
+        self._drop_stale_ends()
         decoding, context = len(self._decodings), self._context
         drafts = min(decoding * self._drafts, settings.max_num_batched_tokens - decoding) * self._drafted_share
         room = (settings.num_blocks - self.used_blocks) * settings.block_size
@@ -190,6 +211,11 @@ class SimulatedServer:
             ):
                 steps = min(steps, steps_within(left_s, first_s, growth_s))
         self._run_steps(steps, first_s, growth_s, ended)
+
+    def _drop_stale_ends(self) -> None:
+        ends = self._ends
+        while self._stint_of[ends[0][1]] != ends[0][2]:
+            heappop(ends)
 
     def _run_steps(self, steps: int, first_s: float, growth_s: float, ended: list[int]) -> None:
         """Let time pass, and end what ends with it."""
@@ -346,3 +372,9 @@ class SimulatedServer:
         self._stint_of[request] = 0
         self.num_preemptions[request] += 1
         self._waiting.add_preempted(request, self._orders[request])
+
+
+def first_end_elsewhere_s(server: SimulatedServer, servers: Sequence[SimulatedServer]) -> float:
+    """How far one may run before another's end could bring it a request: the one of least clock, a step at least."""
+    others_s = min((other.earliest_end_s for other in servers if other is not server), default=inf)
+    return max(others_s, nextafter(server.now_s, inf))

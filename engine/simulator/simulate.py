@@ -16,7 +16,7 @@ from engine.simulator.errors import SimulatorError
 from engine.simulator.oracle import StepTimeOracle
 from engine.simulator.outcome import Outcome
 from engine.simulator.router import ROUTERS, Router
-from engine.simulator.server import SimulatedServer
+from engine.simulator.server import SimulatedServer, first_end_elsewhere_s
 from engine.simulator.settings import SchedulerSettings
 from engine.simulator.traffic import Traffic
 
@@ -61,14 +61,16 @@ def _serve(arrivals: Arrivals, servers: list[SimulatedServer], router: Router) -
         next_s = arrivals.next_s
         server = alone or min(servers, key=_next_event_s)
         if server.num_unfinished and server.now_s < next_s:
-            ended = server.advance(next_s, pause_at_end=pause)
+            until_s = next_s if alone or not pause else min(next_s, first_end_elsewhere_s(server, servers))
+            ended = server.advance(until_s, pause_at_end=pause)
             if pause:
                 for request in ended:
                     arrivals.ended(request, server.end_s[request])
         elif next_s < inf:
-            request = arrivals.take()
-            replicas[request] = index = 0 if alone else router.choose(servers, request)
-            servers[index].submit(request, next_s)
+            taken = arrivals.take()
+            if taken is not None:
+                replicas[taken] = index = 0 if alone else router.choose(servers, taken)
+                servers[index].submit(taken, next_s)
         else:
             return replicas
 

@@ -211,3 +211,11 @@ def test_a_split_of_nothing_or_onto_a_link_that_never_delivers_is_refused() -> N
         split(prefill=0)
     with pytest.raises(SimulatorError, match="zero or more seconds"):
         split(block_s=inf)
+
+
+def test_a_decode_instance_runs_no_further_than_anothers_end_could_bring_it_a_request() -> None:
+    rows = [(0.0, 16, 100), (0.0, 16, 3), (0.0, 16, 2), (0.0, 16, 2)]
+    outcome = simulate(traffic(rows, max_concurrency=2), scheduler(split(decode=2)), SECOND)
+    # Both prompts take one step; the second answer ends after three more, and then one request follows another.
+    assert outcome.start_s.tolist() == [0, 0, 4, 7]
+    assert outcome.end_s.tolist() == [101, 4, 7, 10]
