@@ -82,11 +82,11 @@ def device_type() -> str:
 
 def kernels() -> list[str]:
     """Those of `KERNELS` that are here, which for CPUs depends on the machine's instructions."""
-    import torch
     from vllm import _custom_ops
 
+    torch = _custom_ops.torch
     has_fp8_attention = torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported()
-    found = [name for name in KERNELS if hasattr(_custom_ops.torch.ops._C, name)]
+    found = [name for name in KERNELS if hasattr(torch.ops._C, name)]
     return found + [FP8_ATTENTION] * has_fp8_attention
 
 
