@@ -60,7 +60,7 @@ def vllm_python() -> str:
 def study(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an eight-trial study on the demo's traffic, thinned to what vLLM holds on one core."""
     folder = tmp_path_factory.mktemp("vllm-study")
-    fopt("sample", DEMO / "workload.parquet", folder / "thin.parquet", "--seconds", 40, "--scale", 0.2)
+    fopt("sample", DEMO / "workload.parquet", folder / "thin.parquet", "--seconds", 20, "--scale", 0.2)
     held = {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "sem.mp-"))}
     (folder / "eight.yaml").write_text(SPACE)
     options = [
