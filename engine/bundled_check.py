@@ -67,6 +67,7 @@ def _foreign_refusals(config: EngineConfig) -> Iterator[Refusal]:
         ),
         f"pipeline_parallel_size {config.pipeline_parallel_size}": config.pipeline_parallel_size != 1,
         f"data_parallel_size {config.data_parallel_size}": config.data_parallel_size != 1,
+        "disaggregation: prefill and decode run in one process": config.disaggregation is not None,
         "distributed_executor_backend": config.distributed_executor_backend is not None,
         "gpu_memory_utilization (use kv_cache_memory_bytes)": config.gpu_memory_utilization is not None,
         "engine_args": bool(config.engine_args),
@@ -92,6 +93,10 @@ def _checkpoint_refusals(folder: Path, *, what: str = "") -> Iterator[Refusal]:
 def _adapter_refusals(config: EngineConfig) -> Iterator[Refusal]:
     model = load_model_config(Path(config.model))
     for name, folder in config.lora_modules.items():
+        if name == Path(config.model).name:
+            reason = f"the adapter {name!r} has the model's name. Give it another name"
+            yield Refusal(reason=reason, kind=FailureKind.UNSUPPORTED)
+            continue
         try:
             checked_adapter(Path(folder), model, max_rank=config.max_lora_rank)
         except CheckpointError as error:

@@ -150,6 +150,13 @@ class SpeculativeConfig(_Frozen):
             )
 
 
+class Disaggregation(_Frozen):
+    """Instances that compute prompts and instances that compute answers, of one replica; all of them alike."""
+
+    prefill_instances: int = Field(ge=1)
+    decode_instances: int = Field(ge=1)
+
+
 class Hardware(_Frozen):
     """The SKU (a key of search_spaces/skus.yaml) and how many of it one replica takes."""
 
@@ -168,6 +175,7 @@ class EngineConfig(_Frozen):
     tensor_parallel_size: int = Field(default=1, ge=1)
     pipeline_parallel_size: int = Field(default=1, ge=1)
     data_parallel_size: int = Field(default=1, ge=1)
+    disaggregation: Disaggregation | None = None  # None: an instance is a replica and does prefill and decode
     distributed_executor_backend: Literal["mp", "ray"] | None = None  # None: the engine decides; ray: many machines
     max_model_len: int | None = Field(default=None, ge=16)  # None: what the checkpoint says
     max_num_seqs: int = Field(default=64, ge=1)
@@ -196,6 +204,12 @@ class EngineConfig(_Frozen):
                 f"({self.max_num_seqs}): a decode step could not hold every sequence"
             )
         return self
+
+    @property
+    def num_instances(self) -> int:
+        """Instances of one replica, each on `tensor_parallel_size` devices."""
+        apart = self.disaggregation
+        return 1 if apart is None else apart.prefill_instances + apart.decode_instances
 
     def quality_class(self) -> str:
         """Key of everything that changes the numbers the model computes; lossless speculation does not."""
@@ -236,15 +250,23 @@ class EngineConfig(_Frozen):
         parts = [self._speculation_label()] if any(name.startswith("speculative_config") for name in differing) else []
         if hardware := [name for name in differing if name.startswith("hardware.")]:
             parts.append(f"{self.hardware.count} x {self.hardware.sku}")
+        if any(name.startswith("disaggregation") for name in differing):
+            parts.append(self._disaggregation_label())
         told = {*hardware} | ({"tensor_parallel_size"} if self._split_over_all(hardware) else set())
         for name, (_, value) in differing.items():
-            if not name.startswith("speculative_config") and name not in told:
+            if not name.startswith(("speculative_config", "disaggregation")) and name not in told:
                 parts.append(_label_part(name, value))
         return ", ".join(parts) or "default"
 
     def _split_over_all(self, told: list[str]) -> bool:
         """Whether `4 x h200` says the parallel split too."""
-        return bool(told) and self.tensor_parallel_size == self.hardware.count
+        return bool(told) and self.tensor_parallel_size * self.num_instances == self.hardware.count
+
+    def _disaggregation_label(self) -> str:
+        apart = self.disaggregation
+        if apart is None:
+            return "prefill and decode together"
+        return f"{apart.prefill_instances} prefill + {apart.decode_instances} decode"
 
     def _speculation_label(self) -> str:
         draft = self.speculative_config

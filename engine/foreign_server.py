@@ -13,10 +13,19 @@ from engine.backend import EngineError, EngineStatistics, FailureKind
 from engine.config import EngineConfig
 from engine.http_calls import CALL_ERRORS, HttpCalls, reason_of
 from engine.statistics import parse_statistics
+from engine.vllm_server.drafts_memory import FORGETS, INSIDE, STAYS, DraftsMemory, forget_drafts, told_memory
 
 _CALL_TIMEOUT_S = 30.0
 _RESETS = ("/reset_prefix_cache", "/flush_cache")  # vLLM and fopt; SGLang
 _PARQUET = b"PAR1"
+_STARTED_OTHERWISE = (
+    f"{STAYS}. To have it emptied start the server with --worker-extension-cls {FORGETS}, VLLM_SERVER_DEV_MODE=1 and "
+    f"PYTHONPATH={INSIDE}"
+)
+_UNKNOWN_DRAFTS = (
+    "the server drafts tokens and does not say from what: a drafter that remembers answers, such as suffix decoding, "
+    "drafts traffic that is sent twice from its own answers, which flatters it"
+)
 
 
 class ForeignServer:
@@ -41,6 +50,7 @@ class ForeignServer:
         self._calls = HttpCalls(base_url, api_key=api_key)
         self._notes = dict.fromkeys(notes)
         self._reset_path: str | None = None  # the one that worked
+        self._memory: DraftsMemory | None = None  # of a vLLM that says so
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -48,32 +58,53 @@ class ForeignServer:
 
     def statistics(self) -> EngineStatistics:
         """All zero where /metrics is missing or speaks of other things."""
-        page = self._try("GET", "/metrics")
-        try:
-            statistics = parse_statistics(page.decode()) if page is not None else None
-        except ValueError:
-            statistics = None
-        if statistics is None or statistics == EngineStatistics():
+        statistics = self._counters()
+        if statistics == EngineStatistics():
             self._note(
                 "the server's /metrics says nothing we know: no acceptance lengths, no prefix cache hit rates, and a "
                 "silent server counts as hung"
             )
-        return statistics or EngineStatistics()
+        return statistics
+
+    def _counters(self) -> EngineStatistics:
+        page = self._try("GET", "/metrics")
+        try:
+            return parse_statistics(page.decode()) if page is not None else EngineStatistics()
+        except ValueError:
+            return EngineStatistics()
 
     def steps(self) -> bytes | None:
         content = self._try("GET", "/steps")
         return content if content is not None and content.startswith(_PARQUET) else None
 
     def reset_prefix_cache(self) -> None:
-        """By the call that the server has, if any."""
+        """By the call that the server has, if any; what a vLLM drafts from is emptied too where it was started so."""
         for path in (self._reset_path,) if self._reset_path else _RESETS:
-            if self._try("POST", path) is not None:
+            answer = self._try("POST", path)
+            if answer is not None:
                 self._reset_path = path
+                if answer.startswith(b"{"):  # vLLM's; ours says nothing, and forgets by the same call
+                    self._forget_drafts()
                 return
         self._note(
             "the server has no call that empties its prefix cache: prompts that were sent before may be answered from "
             "it, which flatters whatever is measured twice. Switch prefix caching off to be sure"
         )
+        self._note_drafts()
+
+    def _forget_drafts(self) -> None:
+        self._memory = self._memory or told_memory(self._calls)
+        if self._memory is None:
+            self._note_drafts()
+        elif self._memory is DraftsMemory.STAYS:
+            self._note(_STARTED_OTHERWISE)
+        elif self._memory is DraftsMemory.CAN_BE_EMPTIED and (why := forget_drafts(self._calls)):
+            self.check_alive()
+            self._note(f"{STAYS} (its call failed: {why})")
+
+    def _note_drafts(self) -> None:
+        if self._counters().num_drafts:
+            self._note(_UNKNOWN_DRAFTS)
 
     def reconfigure(self, config: EngineConfig) -> bool:  # noqa: ARG002
         return False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.beside_memory import adapter_bytes, head_bytes
 from engine.bundled.layer_formats import MODULES, Formats
 from engine.config import EngineConfig, KvCacheFormat, WeightFormat
 from engine.model_shape import ModelShape
@@ -87,7 +88,7 @@ def required_bytes(
     """Least memory that serves one sequence of max_model_len: the peak of loading and of serving.
 
     Loading holds the unquantized weights, unless they are stored quantized; serving holds the quantized ones, the
-    draft's, and the KV of both (or the cache asked for).
+    draft's or the heads', the adapters, and the KV of model and draft (or the cache asked for).
 
     Args:
         formats: of single modules, in place of the config's weight format.
@@ -95,9 +96,22 @@ def required_bytes(
     dtype = _dtype(config, shape)
     quantized = weight_bytes(shape, weights=config.quantization.weights, dtype=dtype, formats=formats)
     loading = quantized if stored_quantized else weight_bytes(shape, dtype=dtype)
-    drafting = weight_bytes(draft, dtype=dtype) if draft is not None else 0
     cache = config.kv_cache_memory_bytes or one_sequence_bytes(config, shape, draft)
-    return max(loading, quantized + drafting + cache)
+    return max(loading, quantized + beside_bytes(config, shape, draft) + cache)
+
+
+def beside_bytes(config: EngineConfig, shape: ModelShape, draft: ModelShape | None = None) -> int:
+    """Weights beside the model's on one device: a draft's or heads', which no split divides, and adapters.
+
+    Args:
+        draft: of a draft model or an EAGLE head.
+    """
+    dtype = _dtype(config, shape)
+    number, speculation = dtype_bytes(shape, dtype), config.speculative_config
+    drafting = head_bytes(config, shape, draft, number_bytes=number)
+    if draft is not None and speculation is not None and speculation.method == "draft_model":
+        drafting = weight_bytes(draft, dtype=dtype)
+    return drafting + adapter_bytes(config, shape, number_bytes=number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +147,7 @@ _GRAPHS_BYTES = 2 * 2**30
 def device_memory(
     config: EngineConfig, shape: ModelShape, memory_gib: float, draft: ModelShape | None = None
 ) -> DeviceMemory:
-    """A config on devices of a SKU; matrices and heads are split over them, norms and the draft are not.
+    """A config on devices of a SKU; matrices and heads are split over them, norms and drafts are not.
 
     Args:
         memory_gib: usable by an engine, of one device.
@@ -144,8 +158,8 @@ def device_memory(
     heads = max(1, shape.num_key_value_heads / split)  # fewer heads than devices: each keeps a whole one
     form = config.quantization.kv_cache
     per_token = kv_bytes_per_token(shape, dtype=dtype, kv_cache=form) * heads / shape.num_key_value_heads
+    weights += beside_bytes(config, shape, draft)
     if draft is not None:
-        weights += weight_bytes(draft, dtype=dtype)
         per_token += kv_bytes_per_token(draft, dtype=dtype, kv_cache=form)
     widths = (
         2 * shape.hidden_size + (shape.query_size + 2 * shape.key_value_size + 2 * shape.intermediate_size) // split

@@ -6,19 +6,21 @@ Does not launch anything: there is no HTTP server, and no measurement. Everythin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from engine.backend import FailureKind, Refusal
 from engine.config import EngineConfig
 from engine.memory import local_available_bytes
-from engine.model_shape import ModelShape
+from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.errors import SimulatorError
-from engine.simulator.fit import num_kv_blocks, sku_refusals
+from engine.simulator.fit import kv_block_bytes, num_kv_blocks, sku_refusals
+from engine.simulator.instance_split import split_of
 from engine.simulator.model_names import simulated_shape
 from engine.simulator.oracle import StepTimeOracle
 from engine.simulator.settings import SchedulerSettings, settings_of
-from engine.simulator.step_times import LOCAL, Calibration, step_time_oracle
+from engine.simulator.step_times import LOCAL, Calibration, Labelled, step_time_oracle
 from search_spaces.errors import SearchSpaceError
 from search_spaces.skus import Sku, find_sku
 
@@ -34,7 +36,7 @@ class Serving(NamedTuple):
 
 
 class SimulatedBackend:
-    """One replica a config, on `tensor_parallel_size` devices of its SKU.
+    """One replica a config, on `tensor_parallel_size` devices of its SKU for each of its instances.
 
     Args:
         acceptance: measured chance of each draft token, by speculation method.
@@ -55,10 +57,10 @@ class SimulatedBackend:
         """What does not fit the SKU or is not covered by any oracle, with the nearest that is."""
         try:
             shape, sku = simulated_shape(config.model), self._sku(config)
-            if refusals := sku_refusals(config, shape, sku):
+            if refusals := sku_refusals(config, shape, sku, _draft_shape(config)):
                 return refusals
             self._serving(config, shape, sku)
-        except (SearchSpaceError, SimulatorError) as error:
+        except (SearchSpaceError, SimulatorError, ModelShapeError) as error:
             return [Refusal(reason=str(error), kind=FailureKind.UNSUPPORTED)]
         return []
 
@@ -71,24 +73,27 @@ class SimulatedBackend:
         return self._serving(config, simulated_shape(config.model), self._sku(config))
 
     def _serving(self, config: EngineConfig, shape: ModelShape, sku: Sku) -> Serving:
-        if config.hardware.count != config.tensor_parallel_size:
-            raise SimulatorError(
-                f"hardware.count is {config.hardware.count} and tensor_parallel_size {config.tensor_parallel_size}: "
-                "the simulator knows no other parallel split. Give both the same number"
-            )
+        _refuse_other_counts(config)
         if unknown := _not_simulated(config):
             raise SimulatorError(f"{unknown} is not simulated. Leave it out, or measure it on an engine")
-        num_blocks = num_kv_blocks(config, shape, sku)
+        draft = _draft_shape(config)
+        num_blocks = num_kv_blocks(config, shape, sku, draft)
         if sku.name == LOCAL and config.kv_cache_memory_bytes is None:
             longest = config.max_model_len or shape.max_position_embeddings
             num_blocks = min(num_blocks, max(_LOCAL_SEQUENCES, config.max_num_seqs) * -(-longest // config.block_size))
+        split = split_of(config, sku, block_bytes=kv_block_bytes(config, shape, sku, draft))
         settings = settings_of(
             config,
             num_blocks=num_blocks,
             acceptance=self._accepted(config),
             async_scheduling=sku.name != LOCAL and config.speculative_config is None,  # as vLLM from 0.14 on
+            split=split,
         )
-        return Serving(settings, step_time_oracle(config, shape, sku, self._calibration))
+        oracle = step_time_oracle(config, shape, sku, self._calibration)
+        if sku.network is not None and split is not None:
+            rate = f"{sku.network.gb_s:g} GB/s a device ({sku.network.source}, {sku.network.as_of})"
+            oracle = Labelled(oracle, gap=f"KV moves at the network's nominal {rate}; routing requests takes no time")
+        return Serving(settings, oracle)
 
     def _accepted(self, config: EngineConfig) -> AcceptanceProfile | None:
         """The profile of the config's drafts, cut to as many tokens as it drafts."""
@@ -128,6 +133,30 @@ class SimulatedBackend:
         if sku.name == LOCAL and sku.memory_gib is None:
             return sku.model_copy(update={"memory_gib": local_available_bytes() / 2**30})
         return sku
+
+
+def _draft_shape(config: EngineConfig) -> ModelShape | None:
+    """Of a draft model or an EAGLE head; None without one, and where its folder is not here to be counted."""
+    speculation = config.speculative_config
+    if speculation is None or speculation.method == "medusa" or not Path(speculation.model or "-").is_dir():
+        return None
+    return load_model_shape(Path(speculation.model or ""))
+
+
+def _refuse_other_counts(config: EngineConfig) -> None:
+    """Raises SimulatorError: `hardware.count` is not that of all instances' tensor parallel devices."""
+    devices = config.tensor_parallel_size * config.num_instances
+    if config.hardware.count == devices:
+        return
+    if config.disaggregation is None:
+        raise SimulatorError(
+            f"hardware.count is {config.hardware.count} and tensor_parallel_size {config.tensor_parallel_size}: "
+            "the simulator knows no other parallel split. Give both the same number"
+        )
+    raise SimulatorError(
+        f"hardware.count is {config.hardware.count}; {config.num_instances} instances of tensor_parallel_size "
+        f"{config.tensor_parallel_size} take {devices}. Set hardware.count {devices}"
+    )
 
 
 def _not_simulated(config: EngineConfig) -> str | None:

@@ -31,6 +31,11 @@ def vllm_obstacles(config: EngineConfig) -> list[str]:
         )
     if parts.weights == "bf16" and parts.activations != "bf16":
         obstacles.append(f"vLLM has no {parts.activations} activations beside unquantized weights.")
+    if config.disaggregation is not None:
+        obstacles.append(
+            "disaggregation: one `vllm serve` is one instance, and prefill and decode apart take several behind a "
+            "router. Leave it out, or predict it with --engine simulated."
+        )
     if parts.communication != "bf16":
         obstacles.append(f"vLLM has no {parts.communication} communication between the ranks of a tensor split.")
     return obstacles

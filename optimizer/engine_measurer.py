@@ -60,6 +60,7 @@ class EngineMeasurer:
         self._load, self._quality, self._objective, self._slos = load, quality, objective, slos
         self._skus, self._placement, self._hang_s = skus, placement, hang_s
         self._server_notes: dict[str, None] = {}  # in order, each once
+        self.served_models: tuple[str, ...] = ()  # by the last server that was measured
         self._early_stop = None
         if early_stop:
             self._early_stop = EarlyStop(
@@ -101,6 +102,7 @@ class EngineMeasurer:
                 make_rule=lambda: self._rule(config, at_best),
                 report=report,
             )
+            self.served_models = measurement.served_models
             folder.write_records(measurement.records)
             folder.write_steps(server.steps())
             if measurement.stop_reason and not measurement.void_reason:

@@ -40,6 +40,11 @@ class Measurer(Protocol):
     def provenance(self) -> Provenance: ...
 
     @property
+    def served_models(self) -> tuple[str, ...]:
+        """Names that requests went to; none until a server was measured."""
+        ...
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of all its findings should know."""
         ...

@@ -45,6 +45,7 @@ class Measurement:
     flat: dict[str, float]  # `metrics.flat()` plus acceptance_length and prefix_cache_hit_rate where they exist
     estimates: dict[str, Estimate]  # same names as `flat`, with intervals
     statistics: EngineStatistics  # differences over the replay
+    served_models: tuple[str, ...] = ()  # names that the server answers to
     notes: tuple[str, ...] = ()
     void_reason: str = ""
     stop_reason: str = ""  # why a stop rule ended it
@@ -142,6 +143,7 @@ def _part(result: ReplayResult, statistics: EngineStatistics, rule: FirstToStop,
         flat={},
         estimates={},
         statistics=statistics,
+        served_models=result.served_models,
         notes=(*notes, *result.notes),
         void_reason=result.void_reason or "",
         stop_reason=result.stop_reason or "",
@@ -165,6 +167,7 @@ def _summary(
         flat=metrics.flat() | defined_metrics(metrics, asked) | _of_engine(statistics),
         estimates=dict(_estimates(metrics, bounds, asked)),
         statistics=statistics,
+        served_models=result.served_models,
         notes=(*notes, *result.notes, *metrics.notes()),
         void_reason=result.void_reason or "",
     )

@@ -161,14 +161,17 @@ def offered_tokens_per_second(traffic: Traffic) -> float:
 
 
 def saturated_tokens_per_second(traffic: Traffic, settings: SchedulerSettings, oracle: StepTimeOracle) -> float:
-    """Input plus output tokens a second with max_num_seqs requests always in flight, without ramp-up and drain."""
+    """Input plus output tokens a second with max_num_seqs requests always in flight, without ramp-up and drain.
+
+    Of a replica split into prefill and decode instances, as many for each of them.
+    """
     closed = Traffic(
         arrival_s=np.zeros(len(traffic)),
         input_tokens=traffic.input_tokens,
         output_tokens=traffic.output_tokens,
         block_hashes=traffic.block_hashes,
         hash_block_tokens=traffic.hash_block_tokens,
-        max_concurrency=settings.max_num_seqs,
+        max_concurrency=settings.max_num_seqs * (settings.split.num_instances if settings.split else 1),
     )
     outcome = simulate(closed, settings, oracle)
     end = float(outcome.start_s.max())  # from here on it drains

@@ -77,7 +77,8 @@ def predict_fleet(
         )
     if outcome.utilisation.max() >= NEAR_SATURATION:
         busiest = f"{outcome.utilisation.max():.0%}"
-        notes.append(f"the busiest replica computes {busiest} of the time: near saturation predictions are worst")
+        what = "replica" if serving.settings.split is None else "instance"
+        notes.append(f"the busiest {what} computes {busiest} of the time: near saturation predictions are worst")
     metrics = summarize(replay.arrays(outcome), thresholds(slos))
     return PredictedFleet(cost=cost, metrics=metrics, outcome=outcome, notes=tuple(notes))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from engine.config import EngineConfig, SpeculativeConfig
+from engine.config import Disaggregation, EngineConfig, SpeculativeConfig
 from optimizer.errors import OptimizerError
 from optimizer.measure import Measure
 from optimizer.objective import Objective
@@ -76,11 +76,11 @@ def num_changes(trial: TrialResult, default: TrialResult | None) -> int:
 
 
 def changed_settings(trial: TrialResult, default: TrialResult | None) -> list[str]:
-    """Dotted names that differ, `speculative_config` and `quantization.overrides` standing for all their fields."""
+    """Dotted names that differ; `speculative_config`, `disaggregation` and overrides stand for all their fields."""
     if default is None:
         return []
     names = trial.config.differences(default.config)
-    groups = ("speculative_config", "quantization.overrides")
+    groups = ("speculative_config", "disaggregation", "quantization.overrides")
     return list(dict.fromkeys(next((g for g in groups if name.startswith(g)), name) for name in names))
 
 
@@ -192,6 +192,16 @@ def _split(mine: int, theirs: int, _: TrialResult) -> str:
     return f"Each layer is split over {mine} device{'s' * (mine > 1)} instead of {theirs}."
 
 
+def _disaggregation(mine: Disaggregation | None, _: object, __: TrialResult) -> str:
+    if mine is None:
+        return "Every instance reads prompts and writes answers."
+    prefill, decode = mine.prefill_instances, mine.decode_instances
+    return (
+        f"Prompts are read by {prefill} instance{'s' * (prefill > 1)} and answers written by {decode} "
+        f"other{'s' * (decode > 1)} of each replica."
+    )
+
+
 def _prefix_caching(mine: bool, _: object, __: TrialResult) -> str:
     return f"Shared prompt beginnings are {'kept and reused' if mine else 'not kept, which saves their bookkeeping'}."
 
@@ -211,6 +221,7 @@ _CHANGES: dict[str, Callable[[Any, Any, TrialResult], str]] = {
     "dtype": _dtype,
     "hardware.sku": _sku,
     "tensor_parallel_size": _split,
+    "disaggregation": _disaggregation,
     "max_num_seqs": _max_num_seqs,
     "max_num_batched_tokens": _batched_tokens,
     "enable_prefix_caching": _prefix_caching,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from engine.artifacts.checkpoint_record import CheckpointRecord, MadeOf
 from engine.backend import FailureKind
 from engine.config import EngineConfig
+from optimizer.adapter_use import AdapterUse
 from workloads.estimate import Estimate
 
 
@@ -166,6 +167,7 @@ class StudyResult(_Result):
     created_at: str
     workload_name: str
     workload_fingerprint: str
+    workload_file: str | None = None  # as given, from the working directory
     workload_summary: dict[str, float | int | str]
     objective: str  # as asked
     slos: tuple[str, ...]
@@ -176,6 +178,7 @@ class StudyResult(_Result):
     front: tuple[int, ...]  # trial numbers on the Pareto front over (quality, latency, cost)
     recommendation: Recommendation | None
     verification: Verification | None = None
+    adapters: AdapterUse | None = None  # None: no request names one, or nothing was measured
     environment: dict[str, str]
     interrupted: bool = False
     duration_s: float = 0.0
@@ -219,6 +222,7 @@ class Deployment(_Result):
     slos: tuple[str, ...]
     workload_name: str
     workload_fingerprint: str
+    workload_file: str | None = None  # where it was then
     evidence: dict[str, Estimate]
     verified: bool
     created_at: str

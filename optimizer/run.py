@@ -17,6 +17,7 @@ from engine.backend import Backend, EngineError
 from engine.config import EngineConfig
 from engine.simulated_backend import SimulatedBackend
 from engine.warm_backend import WarmBackend
+from optimizer.adapter_use import AdapterUse, adapter_use
 from optimizer.cost import recorded_load
 from optimizer.engine_measurer import EngineMeasurer
 from optimizer.environment import describe_environment
@@ -46,6 +47,7 @@ class Job:
     name: str
     directory: Path  # runs/<study>
     workload: Workload  # the train part
+    workload_file: Path  # from which it was read
     heldout: Workload
     space: SearchSpace
     base: EngineConfig  # the default config, trial 0
@@ -94,6 +96,8 @@ def run_study(job: Job, *, backend: Backend | SimulatedBackend, observer: Observ
         workload_fingerprint=job.workload.fingerprint,
         resume=job.resume,
     )
+    if job.base.engine in ("bundled", "vllm") and (use := _adapter_use(job)) is not None:
+        observer.say(use.sentence())
     with _measurer(job, backend, fidelity, placement) as measurer:
         evaluator = Evaluator(measurer=measurer, study_dir=job.directory, objective=job.objective, slos=job.slos)
         search = _Search(
@@ -110,7 +114,13 @@ def run_study(job: Job, *, backend: Backend | SimulatedBackend, observer: Observ
         except KeyboardInterrupt:
             interrupted = True
     notes = (*job.notes, *search.notes, *measurer.notes)
-    return _study_result(job, study, recommendation, verification, interrupted, time.monotonic() - started, notes)
+    use = None if isinstance(backend, SimulatedBackend) else _adapter_use(job, measurer.served_models)
+    duration_s = time.monotonic() - started
+    return _study_result(job, study, recommendation, verification, use, interrupted, duration_s, notes)
+
+
+def _adapter_use(job: Job, served_models: tuple[str, ...] = ()) -> AdapterUse | None:
+    return adapter_use((job.workload, job.heldout), {*job.base.lora_modules, *served_models})
 
 
 @contextmanager
@@ -266,6 +276,7 @@ def _study_result(
     study: Study,
     recommendation: Recommendation | None,
     verification: Verification | None,
+    use: AdapterUse | None,
     interrupted: bool,
     duration_s: float,
     notes: tuple[str, ...],
@@ -277,6 +288,7 @@ def _study_result(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         workload_name=job.workload.metadata.name,
         workload_fingerprint=job.workload.fingerprint,
+        workload_file=str(job.workload_file),
         workload_summary={
             "requests": len(job.workload),
             "requests_per_second": round(load.rate_rps, 3),
@@ -292,6 +304,7 @@ def _study_result(
         front=pareto_front(trials),
         recommendation=recommendation,
         verification=verification,
+        adapters=use,
         environment=describe_environment(),
         interrupted=interrupted,
         duration_s=duration_s,

@@ -35,6 +35,7 @@ class SimulatedMeasurer:
     """A `Measurer` without an engine."""
 
     provenance = Provenance.PREDICTED
+    served_models: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -60,15 +61,19 @@ class SimulatedMeasurer:
             part, closed_loop=self._closed_loop, token_ids=None if model is None else PromptTokenizer(model)
         )
         self._num_requests = len(workload)
+        self._num_for_adapters = len(workload) - workload.table.column("adapter").null_count
 
     @property
     def notes(self) -> tuple[str, ...]:
         simulated = f"{len(self._replay.requests):,} of {self._num_requests:,} requests are simulated per trial"
         pace = "turns wait for the replies before them" if self._closed_loop else "at the recorded arrivals"
-        return (
+        found = (
             f"{simulated}, {pace}; latencies are those of all replicas together, behind a router to the least loaded",
             NO_QUALITY,
         )
+        if not self._num_for_adapters:
+            return found
+        return (*found, f"{self._num_for_adapters:,} requests name a LoRA adapter: they are predicted without it")
 
     def check(self, config: EngineConfig) -> list[Refusal]:
         return self._backend.check(config)

@@ -18,7 +18,7 @@ _P95_REQUESTS = 200  # ten requests beyond p95
 
 def caveats(study: StudyResult) -> list[str]:
     """Sentences, the study's own notes last."""
-    found = [*_provenance(study), *_samples(study), *_prices(study), *_selection(study)]
+    found = [*_adapters(study), *_provenance(study), *_samples(study), *_prices(study), *_selection(study)]
     notes = [*study.notes, *(study.verification.notes if study.verification else ())]
     return [*found, *(_sentence(note) for note in notes)]
 
@@ -38,6 +38,11 @@ def provenance(study: StudyResult) -> str:
     count = len(study.trials)
     took = f" It took {duration(study.duration_s)}." if study.duration_s else ""
     return f"{count} configuration{'' if count == 1 else 's'}{space}: {', '.join(parts)}.{took}"
+
+
+def _adapters(study: StudyResult) -> Iterator[str]:
+    if study.adapters is not None:
+        yield _sentence(study.adapters.sentence())
 
 
 def _provenance(study: StudyResult) -> Iterator[str]:

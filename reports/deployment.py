@@ -57,6 +57,7 @@ def make_deployment(study: StudyResult) -> Deployment:
         slos=study.slos,
         workload_name=study.workload_name,
         workload_fingerprint=study.workload_fingerprint,
+        workload_file=None if study.workload_file is None else portable(Path(study.workload_file)),
         evidence=evidence(study, trial),
         verified=study.verification is not None and study.verification.holds,
         created_at=study.created_at,
@@ -239,7 +240,9 @@ def _resolved(deployment: Deployment, path: Path) -> Deployment:
             raise ReportError(f"{path}: the {role} folder {written} is gone. Restore it or correct its path")
         folders[role] = found or written
     artifacts = tuple(a.model_copy(update={"path": folders.get(a.role, a.path)}) for a in deployment.artifacts)
-    return deployment.model_copy(update={"config": _with_folders(deployment.config, folders), "artifacts": artifacts})
+    workload = deployment.workload_file and (_find(deployment.workload_file, path) or deployment.workload_file)
+    found_there = {"config": _with_folders(deployment.config, folders), "artifacts": artifacts}
+    return deployment.model_copy(update={**found_there, "workload_file": workload})
 
 
 def _find(written: str, path: Path) -> str | None:

@@ -47,7 +47,11 @@ def _paragraphs(study: StudyResult, path: str) -> Iterator[str]:
 def how_to_serve(trial: TrialResult, path: str) -> str:
     """The command that starts a recommended config; a predicted one has no engine here."""
     if trial.config.engine == "simulated":
-        return f"vllm serve --config best.vllm.yaml, on {trial.config.hardware.count} x {trial.config.hardware.sku}"
+        hardware = f"{trial.config.hardware.count} x {trial.config.hardware.sku}"
+        if apart := trial.config.disaggregation:
+            instances = f"{apart.prefill_instances} prefill and {apart.decode_instances} decode"
+            return f"vllm serve --config best.vllm.yaml in each of {instances} instances, on {hardware} in all"
+        return f"vllm serve --config best.vllm.yaml, on {hardware}"
     if trial.config.engine == "endpoint":
         return f"it runs already, at {trial.config.engine_args.get('url')}"
     return f"fopt serve {path}"

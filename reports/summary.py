@@ -22,6 +22,7 @@ class Summary:
 
     headline: Headline
     tables: tuple[Table, ...]
+    adapters: str  # how many requests name one and are served with it; empty where none does
     provenance: str
     serve: str  # the command that serves the recommendation; empty when there is none
 
@@ -33,6 +34,7 @@ def summarize(study: StudyResult, directory: Path | None = None) -> Summary:
     return Summary(
         headline=story.headline,
         tables=tuple(table for table in tables if table),
+        adapters="" if study.adapters is None else f"{study.adapters.sentence()}.",
         provenance=provenance(study),
         serve=story.commands[0] if study.recommendation else "",
     )

@@ -17,6 +17,7 @@ from reports.whole_file import write_whole
 
 BEST_VLLM = "best.vllm.yaml"
 _WIDTH = 108
+_CONNECTOR = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
 _OTHERS = {
     "endpoint": "A running server was measured as it is. fopt does not know its settings, so this file holds none.",
     "command": (
@@ -34,12 +35,15 @@ def write_vllm(config: EngineConfig, directory: Path, *, checkpoint: Path | None
     """
     if config.engine in _OTHERS:
         return write_whole(directory / BEST_VLLM, _as_comment([_OTHERS[config.engine]]))
-    obstacles = vllm_obstacles(config)
+    instance = config.model_copy(update={"disaggregation": None})
+    obstacles = vllm_obstacles(instance)
     if checkpoint is None and needs_checkpoint(config.quantization):
         obstacles.insert(0, _no_checkpoint(config))
     if obstacles:
         return write_whole(directory / BEST_VLLM, _refusal(obstacles))
-    options = vllm_options(config, checkpoint=checkpoint)
+    options = vllm_options(instance, checkpoint=checkpoint)
+    if config.disaggregation is not None:
+        options["kv-transfer-config"] = dict(_CONNECTOR)
     if checkpoint is not None:
         options["served-model-name"] = config.model  # clients need not know where the store is
     return write_whole(directory / BEST_VLLM, _comment(config) + _to_yaml(options))
@@ -73,6 +77,12 @@ def _comment(config: EngineConfig) -> str:
             "you rely on it (fopt replay WORKLOAD --url ...)."
         )
     notes += _environment_notes(config)
+    if apart := config.disaggregation:
+        notes.append(
+            f"These are the settings of each instance: start {apart.prefill_instances} for prefill and "
+            f"{apart.decode_instances} for decode per replica, on devices of their own, behind a router that sends a "
+            "request first to one of the former and then to one of the latter. fopt neither starts them nor has tried."
+        )
     if config.hardware.sku != "local":
         notes.append(f"Hardware per replica: {config.hardware.count} x {config.hardware.sku}.")
     return _as_comment(notes)

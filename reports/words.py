@@ -92,6 +92,15 @@ FIELDS = {
     "data_parallel_size": FieldWords(
         name="Copies per server", does="serves requests by this many copies of the model behind one address"
     ),
+    "disaggregation": FieldWords(
+        name="Prefill and decode apart", does="some instances read prompts, others write answers"
+    ),
+    "disaggregation.prefill_instances": FieldWords(
+        name="Prefill instances", does="copies of the model that only read prompts; more start answers sooner"
+    ),
+    "disaggregation.decode_instances": FieldWords(
+        name="Decode instances", does="copies of the model that only write answers; more keep them smooth"
+    ),
     "distributed_executor_backend": FieldWords(
         name="How devices are joined", does="processes of one machine (mp), or many machines (ray)"
     ),

@@ -35,7 +35,7 @@ def fill(parameters: Mapping[str, Parameter], placeholders: Placeholders) -> Fil
         if filled is None or not _can_apply(filled, kept):
             continue
         if lost and (missing := _missing(parameter, placeholders)):
-            given = ", ".join(f"no {m} was given" for m in missing)
+            given = ", ".join(f"there is no {m}" for m in missing)
             notes.append(f"{name}: {', '.join(map(str, lost))} left out, because {given}")
         kept[name] = _with_living_conditions(filled, kept)
     return Filled(kept, tuple(notes))

@@ -19,6 +19,15 @@ from search_spaces.reading import read_mapping, validate
 CATALOGUE = Path(__file__).parent / "skus.yaml"
 
 
+class Network(Frozen):
+    """What joins machines of a SKU: nominal figures of one device's link, one direction."""
+
+    gb_s: float = Field(gt=0, allow_inf_nan=False)
+    latency_us: float = Field(ge=0, allow_inf_nan=False)
+    as_of: str
+    source: str
+
+
 class Sku(Frozen):
     """One kind of accelerator (or `local`, this machine), with the vintage of its price."""
 
@@ -28,6 +37,7 @@ class Sku(Frozen):
     bandwidth_tb_s: float | None = Field(default=None, gt=0)
     bf16_tflops: float | None = Field(default=None, gt=0)  # dense
     link_gb_s: float | None = Field(default=None, gt=0)  # between two of one machine, one direction
+    network: Network | None = None  # None: not stated
     devices_per_node: int = Field(default=8, ge=1)  # of one machine, which tensor parallelism does not leave
     aliases: tuple[str, ...] = ()  # other names; case, vendor and what is between letters and digits never matter
     silicon: str | None = None  # what aiconfigurator-core calls it; None: it has no measurements of it

@@ -137,6 +137,7 @@ class PromptBuilder:
         if request.adapter is None:
             return self.model
         if request.adapter in self.served_models:
+            self.changes["requests sent to the LoRA adapter that they name"] += 1
             return request.adapter
         self.changes["requests for adapters the server does not have, sent to the base model"] += 1
         return self.model

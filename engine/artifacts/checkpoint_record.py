@@ -36,7 +36,7 @@ class MadeOf(_Frozen):
 
     key: str  # of the ingredients, and so its folder's name in a store
     recipe: str  # e.g. `int8/int8, int4_g128 (gptq)`
-    source_sha256: str  # of the unquantized checkpoint's weights, config and tokenizer
+    source_sha256: str  # of all that a loader could read of the unquantized checkpoint
     calibration_sha256: str | None = None
     calibration: CalibrationRecord | None = None
     versions: dict[str, str]  # of the packages that did the work

@@ -12,7 +12,9 @@ from pathlib import Path
 
 _MOST_REMEMBERED = 10_000
 _SETTLED_NS = 100_000_000  # a file may change again within the tick of its modification time
-CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+# What no loader reads: words and pictures for people, and weights in formats that safetensors stand in for.
+_FOR_PEOPLE = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf")
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
 
 
 class ContentHashes:
@@ -24,14 +26,14 @@ class ContentHashes:
     def __init__(self, memory: Path) -> None:
         self._memory = memory
 
-    def of_files(self, paths: list[Path]) -> dict[str, str]:
-        """Name to sha256 of each file."""
+    def of_files(self, paths: Mapping[str, Path]) -> dict[str, str]:
+        """Name to sha256 of each named file."""
         known = self._load()
         found, new = {}, {}
-        for path in paths:
+        for name, path in paths.items():
             identity = _identity(path)
             digest = known.get(identity) or file_sha256(path)
-            found[path.name] = digest
+            found[name] = digest
             if identity not in known and _identity(path) == identity and _is_settled(path):
                 new[identity] = digest
         if new:
@@ -39,9 +41,8 @@ class ContentHashes:
         return found
 
     def of_checkpoint(self, folder: Path) -> str:
-        """sha256 over the names and contents of a checkpoint's weights, config and tokenizer."""
-        files = sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_SUFFIXES and path.is_file())
-        return combined_sha256(self.of_files(files))
+        """sha256 over the names and contents of `checkpoint_files`."""
+        return combined_sha256(self.of_files(checkpoint_files(folder)))
 
     def _load(self) -> dict[str, str]:
         try:
@@ -55,6 +56,21 @@ class ContentHashes:
         temporary = self._memory.with_name(f".{self._memory.name}.{os.getpid()}-{threading.get_ident()}")
         temporary.write_text(json.dumps(latest), encoding="utf-8")
         os.replace(temporary, self._memory)
+
+
+def checkpoint_files(folder: Path) -> dict[str, Path]:
+    """Everything in a Hugging Face folder that a loader could read, by name relative to it.
+
+    Weights, configs, tokenizers of any kind, templates and programs, in subfolders too; hidden files are the
+    downloader's.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    unread = (*_FOR_PEOPLE, *_OTHER_WEIGHTS)
+    return {
+        name: path
+        for name, path in files.items()
+        if path.suffix.lower() not in unread and not any(part.startswith(".") for part in name.split("/"))
+    }
 
 
 def file_sha256(path: Path) -> str:

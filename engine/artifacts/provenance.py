@@ -22,7 +22,7 @@ class _Frozen(BaseModel):
 class Ingredients(_Frozen):
     """What decides an artifact's content, and so its key."""
 
-    source_sha256: str  # of the unquantized checkpoint's weights, config and tokenizer
+    source_sha256: str  # of all that a loader could read of the unquantized checkpoint
     recipe: Recipe
     calibration_sha256: str | None  # None where the recipe's methods read no data
     versions: dict[str, str]  # of the packages that do the work
@@ -89,6 +89,6 @@ def damage(folder: Path, hashes: ContentHashes) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != recorded.bytes:
             return f"{name} has {path.stat().st_size} bytes instead of {recorded.bytes}"
-    found = hashes.of_files([folder / name for name in provenance.files])
+    found = hashes.of_files({name: folder / name for name in provenance.files})
     changed = next((name for name, recorded in provenance.files.items() if found[name] != recorded.sha256), None)
     return f"{changed} was changed" if changed else None

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.artifacts.checkpoint_record import CalibrationData, CalibrationRecord, CheckpointRecord
-from engine.artifacts.content_hash import ContentHashes, combined_sha256, file_sha256
+from engine.artifacts.content_hash import ContentHashes, checkpoint_files, combined_sha256, file_sha256
 from engine.artifacts.file_lock import FileLock
 from engine.artifacts.provenance import (
     FILE,
@@ -174,7 +174,7 @@ class ArtifactStore:
             _flush(made)
             discard(self.directory, key)
             os.rename(made, self.directory / key)
-            _flush_folder(self.directory)
+            _flush_one(self.directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -254,18 +254,19 @@ def _unquantized(folder: Path) -> Path:
 
 def _copy_missing(source: Path, made: Path) -> None:
     """Tokenizer, chat template and the like are the source's."""
-    for path in source.iterdir():
+    for name, path in checkpoint_files(source).items():
         is_weights = path.suffix == ".safetensors" or path.name.endswith(".index.json")
-        if path.is_file() and not is_weights and not path.name.startswith(".") and not (made / path.name).exists():
-            shutil.copyfile(path, made / path.name)
+        if not is_weights and not (made / name).exists():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, made / name)
 
 
 def _write_provenance(
     made: Path, source: str, ingredients: Ingredients, calibration: CalibrationRecord | None, seconds: float
 ) -> None:
     files = {
-        path.name: RecordedFile(bytes=path.stat().st_size, sha256=file_sha256(path))
-        for path in sorted(made.iterdir())
+        path.relative_to(made).as_posix(): RecordedFile(bytes=path.stat().st_size, sha256=file_sha256(path))
+        for path in sorted(made.rglob("*"))
         if path.is_file()
     }
     provenance = Provenance(
@@ -284,18 +285,14 @@ def _write_provenance(
 
 def _flush(folder: Path) -> None:
     """Every file of the folder to the disk, before a name promises that it is there."""
-    for path in folder.iterdir():
-        path.chmod(0o644)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    _flush_folder(folder)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_file():
+            path.chmod(0o644)
+        _flush_one(path)
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -150,20 +150,29 @@ class Scheduler:
     def _schedule_waiting(self, budget: int) -> list[ScheduledSequence]:
         scheduled: list[ScheduledSequence] = []
         while len(self.waiting) and budget > 0 and len(self.running) < self.max_num_seqs:
-            sequence = self.waiting.first()
-            item = self._admit(sequence, budget) if self._has_adapter_place(sequence) else None
+            first = self.waiting.first()
+            sequence = self._next_with_adapter_place(first)
+            item = None if sequence is None else self._admit(sequence, budget)
             if item is None:
                 break
-            self.waiting.remove(sequence)
-            bisect.insort(self.running, sequence, key=self.waiting.rank)
+            first.num_overtaken += item.sequence is not first and item.sequence.adapter >= 0
+            self.waiting.remove(item.sequence)
+            bisect.insort(self.running, item.sequence, key=self.waiting.rank)
             scheduled.append(item)
             budget -= item.num_tokens
         return scheduled
 
-    def _has_adapter_place(self, sequence: Sequence) -> bool:
-        """Whether a step may hold its adapter too. Until then those behind it wait as well, or it might for ever."""
-        running = {other.adapter for other in self.running if other.adapter >= 0}
-        return sequence.adapter < 0 or sequence.adapter in running or len(running) < self.max_loras
+    def _next_with_adapter_place(self, first: Sequence) -> Sequence | None:
+        """The first in line; while a step has no place for its adapter, the next that needs no place of its own.
+
+        `max_num_seqs` requests for adapters that have theirs may overtake it. More might keep it waiting for ever;
+        those for the base model keep no adapter's place.
+        """
+        held = {other.adapter for other in self.running if other.adapter >= 0}
+        if first.adapter < 0 or first.adapter in held or len(held) < self.max_loras:
+            return first
+        may_overtake = {-1, *held} if first.num_overtaken < self.max_num_seqs else {-1}
+        return next((other for other in self.waiting if other.adapter in may_overtake), None)
 
     def _admit(self, sequence: Sequence, budget: int) -> ScheduledSequence | None:
         """Start a waiting sequence on its cached prefix; None when budget or blocks do not suffice."""

@@ -57,6 +57,7 @@ class Sequence:
         self.standing = standing
         self.adapter = adapter  # the LoRA adapter's number; -1 is the base model
         self.arrival = 0  # its place in the order of arrival, given by the scheduler
+        self.num_overtaken = 0  # times it was first in line, without a place for its adapter, and another was taken
         self.token_ids = list(prompt_token_ids)
         self.num_prompt_tokens = len(prompt_token_ids)
         self.masked_token_ids = tuple(sorted({*eos, *params.stop_token_ids}))  # until min_tokens were drawn

@@ -1,6 +1,7 @@
 """Waiting queues: which sequence is admitted next, by policy.
 
-Do not know budgets or blocks: the scheduler admits the first sequence or nobody.
+Do not know budgets, blocks or adapters' places: the scheduler admits the first sequence or nobody, but where the first
+must wait for its adapter.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ class WaitingQueue(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Sequence]:
-        """In no promised order, but for `first`."""
+        """As they would be admitted if no other work was done."""
         ...
 
 
 class FirstComeFirstServed:
-    """By arrival; what was preempted comes back first."""
+    """By arrival, also of what was preempted: it comes back first."""
 
     def __init__(self) -> None:
         self._sequences: deque[Sequence] = deque()
@@ -58,7 +59,7 @@ class FirstComeFirstServed:
         self._sequences.append(sequence)
 
     def add_preempted(self, sequence: Sequence) -> None:
-        self._sequences.appendleft(sequence)
+        bisect.insort(self._sequences, sequence, key=self.rank)
 
     def first(self) -> Sequence:
         return self._sequences[0]
@@ -135,11 +136,11 @@ class FairToClients:
 
     def add_preempted(self, sequence: Sequence) -> None:
         self._service.setdefault(sequence.standing.client, 0.0)
-        self._waiting.setdefault(sequence.standing.client, deque()).appendleft(sequence)
+        own = self._waiting.setdefault(sequence.standing.client, deque())
+        bisect.insort(own, sequence, key=self.rank)
 
     def first(self) -> Sequence:
-        client = min(self._waiting, key=lambda one: (self._service[one], self._waiting[one][0].arrival))
-        return self._waiting[client][0]
+        return min((own[0] for own in self._waiting.values()), key=self._claim)
 
     def remove(self, sequence: Sequence) -> None:
         client = sequence.standing.client
@@ -161,7 +162,11 @@ class FairToClients:
         return sum(map(len, self._waiting.values()))
 
     def __iter__(self) -> Iterator[Sequence]:
-        return chain.from_iterable(self._waiting.values())
+        return iter(sorted(chain.from_iterable(self._waiting.values()), key=self._claim))
+
+    def _claim(self, sequence: Sequence) -> tuple[float, int]:
+        """The smallest is first in line."""
+        return self._service[sequence.standing.client], sequence.arrival
 
 
 def make_waiting_queue(policy: SchedulingPolicy) -> WaitingQueue:

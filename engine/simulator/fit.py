@@ -53,6 +53,12 @@ def num_kv_blocks(config: EngineConfig, shape: ModelShape, sku: Sku, draft: Mode
     return memory.num_blocks
 
 
+def kv_block_bytes(config: EngineConfig, shape: ModelShape, sku: Sku, draft: ModelShape | None = None) -> int:
+    """Bytes of one KV block on one device; ask `sku_refusals` first."""
+    assert sku.memory_gib is not None, "a SKU without memory is refused"
+    return device_memory(config, shape, sku.memory_gib, draft).block_bytes
+
+
 def _nearest(config: EngineConfig, shape: ModelShape, sku: Sku, draft: ModelShape | None) -> str:
     """The narrowest wider split of one machine that fits, and the longest sequence where only the KV cache is small."""
     found = _within_a_node(config, shape, sku, draft, from_split=config.tensor_parallel_size + 1)

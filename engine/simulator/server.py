@@ -15,8 +15,9 @@ between its first and its last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
-from math import ceil, inf
+from math import ceil, inf, nextafter
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class SimulatedServer:
         self.num_cached_tokens = [-1] * len(traffic)  # found at first admission
         self.num_running = 0
         self._step_s = oracle.step_s
-        self._interruptible = interruptible or settings.scheduling_policy == "fair"
+        self._interruptible = interruptible or settings.scheduling_policy != "fcfs"
         self._inputs: list[int] = traffic.input_tokens.tolist()
         self._outputs: list[int] = traffic.output_tokens.tolist()
         self._drafts = settings.num_draft_tokens
@@ -80,12 +81,14 @@ class SimulatedServer:
         self._prefilling = -1  # the request whose prompt is under way
         self._prefilled = 0  # its computed tokens
         self._prompt_blocks = 0  # of prompts that are computed in this step or under way, the cache's left out
+        self._received = [0] * len(traffic)  # tokens whose KV another instance computed, used at first admission
         self._shared = [0] * len(traffic)  # blocks of a running request that the cache counts
         self._num_shared = 0  # of all decoding sequences
         self._ends: list[tuple[int, int, int]] = []  # tick, request, stint; some are stale
         self._decodings: dict[int, Decoding] = {}
         self._emitted = [0] * len(traffic)  # tokens known when it was last admitted or began to decode
         self._tick = 0
+        self._earliest_end: tuple[tuple[int, int], float] = ((-1, -1), inf)  # of which tick and number of submissions
         self._context = 0.0  # computed tokens of all decoding sequences
         self._rate = 0.0  # tokens that all of them gain a tick
 
@@ -93,6 +96,24 @@ class SimulatedServer:
     def num_unfinished(self) -> int:
         """Running and waiting requests."""
         return self.num_running + len(self._waiting)
+
+    @property
+    def earliest_end_s(self) -> float:
+        """No request ends before this time, whatever comes; infinity when there are none."""
+        state = self._tick, self._num_submitted
+        if self._earliest_end[0] != state:
+            self._earliest_end = state, self._find_earliest_end_s()
+        return self._earliest_end[1]
+
+    def _find_earliest_end_s(self) -> float:
+        if not self.num_unfinished:
+            return inf
+        if self._prefilling >= 0 or self._may_admit() or not self._decodings:
+            return self.now_s
+        self._drop_stale_ends()
+        room = (self.settings.num_blocks - self.used_blocks) * self.settings.block_size
+        steps = min(self._ends[0][0] - self._tick, 1 + int(max(0.0, room) / self._rate))  # who is preempted slows none
+        return self.now_s + steps * self._step_s(0, 0, 0, len(self._decodings), self._context, 0)
 
     @property
     def used_blocks(self) -> float:
@@ -126,7 +147,7 @@ class SimulatedServer:
         """
         ended: list[int] = []
         while self.now_s < until_s and (self.num_running or self._waiting):
-            if self._prefilling >= 0 or (not self._blocked and self._may_admit()):
+            if self._prefilling >= 0 or (self._may_admit() and self._is_seen()):
                 self._step(ended)
             else:
                 self._jump(until_s, ended)
@@ -135,9 +156,11 @@ class SimulatedServer:
         return ended
 
     def _may_admit(self) -> bool:
-        """Whether somebody waits for whom the scheduler looks, and may run."""
-        if not self._waiting or self.num_running >= self.settings.max_num_seqs:
-            return False
+        """Whether somebody waits who is not known to find no room."""
+        return bool(self._waiting) and not self._blocked and self.num_running < self.settings.max_num_seqs
+
+    def _is_seen(self) -> bool:
+        """Whether the first in the queue came before the step that begins was scheduled."""
         return not self.num_running or self._first_tick[self._waiting.first(self._tick)] <= self._tick
 
     def _step(self, ended: list[int]) -> None:
@@ -153,7 +176,9 @@ class SimulatedServer:
             num_context = self._prefilled
             num_tokens = self._continue(budget, ready)
             num_seqs, preempted = 1, preempted or not num_tokens
-        while num_tokens < budget and not preempted and self._may_admit():
+        while self._waiting and num_tokens < budget and self.num_running < self.settings.max_num_seqs and not preempted:
+            if not self._is_seen():
+                break
             admitted = self._admit(budget - num_tokens, ready)
             if admitted is None:
                 self._blocked = self._blocked or not num_tokens
@@ -178,14 +203,13 @@ class SimulatedServer:
         if self._make_room():
             return
         settings, rate, ends = self.settings, self._rate, self._ends
-        while self._stint_of[ends[0][1]] != ends[0][2]:
-            heappop(ends)
+        self._drop_stale_ends()
         decoding, context = len(self._decodings), self._context
         drafts = min(decoding * self._drafts, settings.max_num_batched_tokens - decoding) * self._drafted_share
         room = (settings.num_blocks - self.used_blocks) * settings.block_size
         steps = min(ends[0][0] - self._tick, 1 + int((room + SLACK) / rate))
-        if self.settings.async_scheduling and self._waiting and not self._blocked:
-            steps = 1  # the first in the queue is looked at from the next step on
+        if self._may_admit():
+            steps = 1  # the first in the queue is seen from the next step on
         first_s = self._step_s(0, 0, 0, decoding, context, drafts)
         growth_s = 0.0
         if steps > 1:
@@ -197,6 +221,11 @@ class SimulatedServer:
             ):
                 steps = min(steps, steps_within(left_s, first_s, growth_s))
         self._run_steps(steps, first_s, growth_s, ended)
+
+    def _drop_stale_ends(self) -> None:
+        ends = self._ends
+        while self._stint_of[ends[0][1]] != ends[0][2]:
+            heappop(ends)
 
     def _run_steps(self, steps: int, first_s: float, growth_s: float, ended: list[int]) -> None:
         """Let time pass, and end what ends with it."""
@@ -223,11 +252,12 @@ class SimulatedServer:
         if cache is not None:
             cache.evict_down_to(settings.num_blocks - used)
             num_cached, num_revived = cache.match(request, (known - 1) // size)
-        left = known - num_cached * size
+        num_computed = max(num_cached * size, self._received[request])
+        left = known - num_computed
         if not settings.enable_chunked_prefill and budget < left <= settings.max_num_batched_tokens:
             return None
         num_tokens = min(left, budget)
-        needed = -(-(num_cached * size + num_tokens) // size) - num_cached
+        needed = -(-(num_computed + num_tokens) // size) - num_cached
         if used + needed + num_revived > settings.num_blocks:
             self._blocked = True
             return None
@@ -243,10 +273,10 @@ class SimulatedServer:
         if num_tokens == left:
             ready.append(request)
         else:
-            self._prefilling, self._prefilled = request, num_cached * size + num_tokens
+            self._prefilling, self._prefilled = request, num_computed + num_tokens
         if self._accounts is not None:
-            self._accounts.compute(request, min(num_tokens, self._inputs[request] - num_cached * size))
-        return num_cached * size, num_tokens
+            self._accounts.compute(request, min(num_tokens, self._inputs[request] - num_computed))
+        return num_computed, num_tokens
 
     def _continue(self, budget: int, ready: list[int]) -> int:
         """Tokens computed of the prompt under way; 0 when there are no blocks for them and it was preempted."""
@@ -352,3 +382,9 @@ class SimulatedServer:
         self._stint_of[request] = 0
         self.num_preemptions[request] += 1
         self._waiting.add_preempted(request, self._orders[request])
+
+
+def first_end_elsewhere_s(server: SimulatedServer, servers: Sequence[SimulatedServer]) -> float:
+    """How far one may run before another's end could bring it a request: the one of least clock, a step at least."""
+    others_s = min((other.earliest_end_s for other in servers if other is not server), default=inf)
+    return max(others_s, nextafter(server.now_s, inf))

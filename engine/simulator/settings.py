@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from engine.config import EngineConfig, SchedulingPolicy
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.errors import SimulatorError
+from engine.simulator.instance_split import InstanceSplit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class SchedulerSettings:
         async_scheduling: a step is scheduled while the one before runs, so who comes meanwhile waits one step more.
         delivery_share: of a step's time, until its tokens have reached their clients: they are written while the
             next step runs.
+        split: of a replica into prefill and decode instances, each with a scheduler like this; None: one does both.
     """
 
     num_blocks: int
@@ -36,6 +38,7 @@ class SchedulerSettings:
     request_overhead_s: float = 0.0
     async_scheduling: bool = False
     delivery_share: float = 0.0
+    split: InstanceSplit | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +67,7 @@ def settings_of(
     acceptance: AcceptanceProfile | None = None,
     request_overhead_s: float = 0.0,
     async_scheduling: bool = False,
+    split: InstanceSplit | None = None,
 ) -> SchedulerSettings:
     """A config's scheduler.
 
@@ -86,5 +90,6 @@ def settings_of(
         acceptance=acceptance,
         request_overhead_s=request_overhead_s,
         async_scheduling=async_scheduling,
+        split=split,
         seed=config.seed,
     )

@@ -137,10 +137,10 @@ def step_time_oracle(
     try:
         return _silicon(config, shape, sku)
     except SimulatorError as why:
-        return _Labelled(RooflineOracle(config, shape, sku), gap=f"not silicon, because {_first_words(why)}")
+        return Labelled(RooflineOracle(config, shape, sku), gap=f"not silicon, because {_first_words(why)}")
 
 
-class _Labelled:
+class Labelled:
     """An oracle with one gap more."""
 
     def __init__(self, oracle: StepTimeOracle, *, gap: str) -> None:
@@ -162,7 +162,7 @@ def _calibrated(config: EngineConfig, calibration: Calibration | None) -> StepTi
         raise SimulatorError(f"{objection}. Give the steps of a trial like it")
     oracle = calibration.oracle(config)
     outside = oracle.outside(max_num_seqs=config.max_num_seqs, max_num_batched_tokens=config.max_num_batched_tokens)
-    return _Labelled(oracle, gap=outside) if outside else oracle
+    return Labelled(oracle, gap=outside) if outside else oracle
 
 
 def _silicon(config: EngineConfig, shape: ModelShape, sku: Sku) -> StepTimeOracle:

@@ -26,13 +26,12 @@ from engine.launch_phases import note_for_reader
 from engine.process import ChildProcess, kept
 from engine.vllm_options import cpu_variables, needs_checkpoint, num_ranks, vllm_options
 from engine.vllm_server.check import Place, refusals
+from engine.vllm_server.drafts_memory import FORGETS, INSIDE, DraftsMemory
 from engine.vllm_server.environment import VllmEnvironment
-from engine.vllm_server.server import DraftsMemory, VllmServer
+from engine.vllm_server.server import VllmServer
 
 KV_CACHE_GIB = 1  # on a CPU, where a config does not say
 _QUIET = "disable-uvicorn-access-log"  # a line a request costs time
-_INSIDE = Path(__file__).with_name("inside_vllm")
-_FORGETS = "fopt_forget_drafts.ForgetDrafts"
 
 
 class Checkpoints(Protocol):
@@ -193,7 +192,7 @@ class VllmBackend:
             str(options.absolute()),
             *where,
             *name,
-            *(["--worker-extension-cls", _FORGETS] if forgets else []),
+            *(["--worker-extension-cls", FORGETS] if forgets else []),
             *quiet,
         ]
 
@@ -214,7 +213,7 @@ class VllmBackend:
             variables |= {"VLLM_SERVER_DEV_MODE": "1"}
             if drafts_memory(config) is DraftsMemory.CAN_BE_EMPTIED:
                 path = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
-                variables |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(_INSIDE), path)))}
+                variables |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(INSIDE), path)))}
         if self._api_key is not None:
             variables |= {"VLLM_API_KEY": self._api_key}
         return variables

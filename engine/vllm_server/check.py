@@ -67,12 +67,27 @@ def _cpu_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
         yield _unsupported("kv_cache int8: on a CPU vLLM has bf16 and fp8")
     if config.quantization.weights == "nvfp4":
         yield _unsupported("weights nvfp4: vLLM's CPU build has no kernel for them")
+    yield from _cpu_kernel_refusals(config, place)
     if config.gpu_memory_utilization is not None:
         yield _unsupported("gpu_memory_utilization on a CPU is a share of all memory. Use kv_cache_memory_bytes")
     ranks, threads = num_ranks(config), config.num_threads or 1
     if ranks * threads > len(place.cores):
         what = f"{ranks} ranks of {threads} threads" if ranks > 1 else f"num_threads {threads}"
         yield Refusal(reason=f"{what}: more than the {len(place.cores)} cores that vLLM may use here")
+
+
+def _cpu_kernel_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
+    """Number formats for which vLLM has nothing that computes with them on this CPU."""
+    formats = (config.quantization.weights, *config.quantization.overrides.values())
+    if (int4 := next((form for form in formats if form.startswith("int4")), None)) and not place.known.has_int4:
+        reason = f"weights {int4}: vLLM's CPU build has no kernel for them on this CPU, they need AVX-512"
+        yield Refusal(reason=f"{reason}. Take int8 weights and activations", kind=FailureKind.MISSING_KERNEL)
+    if config.quantization.kv_cache == "fp8" and not place.known.has_fp8_kv_cache:
+        reason = "kv_cache fp8: vLLM's CPU build has no attention over it on this CPU, it needs AVX-512 or AMX"
+        yield Refusal(reason=f"{reason}. Take bf16", kind=FailureKind.MISSING_KERNEL)
+    if "int8" in formats and config.quantization.activations != "int8":
+        reason = "int8 weights beside unquantized activations: vLLM's CPU build has no kernel for them"
+        yield Refusal(reason=f"{reason}. Set quantization.activations to int8", kind=FailureKind.MISSING_KERNEL)
 
 
 def _device_refusals(config: EngineConfig, place: Place) -> Iterator[Refusal]:
@@ -129,7 +144,8 @@ def _memory(config: EngineConfig, shape: ModelShape, place: Place) -> Iterator[R
     if cache < one:
         reason = f"{plain_bytes(cache)} of KV cache, one sequence of max_model_len needs {plain_bytes(one)}"
         yield Refusal(reason=f"{reason}. Raise kv_cache_memory_bytes or lower max_model_len", kind=_OOM)
-    folders = [config.model, config.speculative_config.model if config.speculative_config else None]
+    draft = config.speculative_config.model if config.speculative_config else None
+    folders = [config.model, draft, *config.lora_modules.values()]
     weights = sum(file.stat().st_size for folder in folders if folder for file in Path(folder).glob("*.safetensors"))
     available = local_available_bytes()
     if weights + cache > available and config.hardware.sku == "local":

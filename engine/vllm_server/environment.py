@@ -136,8 +136,9 @@ class VllmEnvironment:
 
     @functools.cached_property
     def _options_file(self) -> Path:
-        """One for each environment, version and way of asking."""
-        key = hashlib.sha256(f"{Path(self.python).absolute()} {self.distributions} {_PROBE.read_text()}".encode())
+        """One for each environment, version, way of asking and kind of CPU."""
+        asked = f"{Path(self.python).absolute()} {self.distributions} {_PROBE.read_text()} {_cpu_flags()}"
+        key = hashlib.sha256(asked.encode())
         return self._cache / f"vllm-{self.version}-{key.hexdigest()[:12]}.json"
 
     def _ask_parser(self) -> KnownOptions:
@@ -162,6 +163,15 @@ class VllmEnvironment:
 
 def _refused(message: str) -> EngineError:
     return EngineError(message, kind=FailureKind.REFUSED)
+
+
+def _cpu_flags() -> str:
+    """What the first core can; homes are shared by machines of other kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _default_cache() -> Path:

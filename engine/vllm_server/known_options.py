@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.backend import FailureKind, Refusal
 
+_INT4_ON_CPU = "cpu_gemm_wna16"
+_FP8_KV_ON_CPU = "cpu_attention_fp8"
 _SUFFIX_MODULE = "arctic_inference"
 _SUFFIX_PACKAGE = "arctic-inference"
 
@@ -29,13 +31,14 @@ class Option(_Frozen):
 
 
 class KnownOptions(_Frozen):
-    """What one vLLM version takes."""
+    """What one vLLM version takes on this machine."""
 
     version: str
     device: str  # `cpu`, `cuda`, ...
     options: dict[str, Option]
     speculative_methods: tuple[str, ...]
     modules: tuple[str, ...] = ()  # optional packages its environment has
+    kernels: tuple[str, ...] = ()  # of those that some builds lack
 
     def refusals(self, options: Mapping[str, Any]) -> list[Refusal]:
         """Why this version would not start with these long options (`vllm_options`)."""
@@ -49,6 +52,16 @@ class KnownOptions(_Frozen):
     def has_suffix_decoding(self) -> bool:
         """Whether the method is there and the package that it needs."""
         return "suffix" in self.speculative_methods and _SUFFIX_MODULE in self.modules
+
+    @property
+    def has_int4(self) -> bool:
+        """Whether 4-bit integer weights run: on a CPU they need AVX-512."""
+        return self.device != "cpu" or _INT4_ON_CPU in self.kernels
+
+    @property
+    def has_fp8_kv_cache(self) -> bool:
+        """Whether the KV cache can be fp8: on a CPU that needs AVX-512 or AMX."""
+        return self.device != "cpu" or _FP8_KV_ON_CPU in self.kernels
 
     @property
     def title(self) -> str:

@@ -1,4 +1,5 @@
-"""A script for vLLM's own Python: prints, as JSON on the last line, which `vllm serve` options this version has.
+"""A script for vLLM's own Python: prints, as JSON on the last line, which `vllm serve` options this version has,
+and which kernels there are for this machine.
 
 Runs outside our package and imports nothing of it: vLLM's environment need not have us.
 """
@@ -13,6 +14,8 @@ from pathlib import Path
 # The script's folder must not lend its module names to vLLM's imports.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
+KERNELS = ("cpu_gemm_wna16",)  # of 4-bit weights on CPUs; builds for AVX2 lack it
+FP8_ATTENTION = "cpu_attention_fp8"  # our name for attention over an fp8 KV cache, which vLLM refuses on other CPUs
 MODULES = ("arctic_inference", "triton", "ray")
 KINDS = {"int": "int", "human_readable_int": "int", "human_readable_int_or_auto": "int", "float": "float"}
 
@@ -34,6 +37,7 @@ def main() -> None:
                 "device": device_type(),
                 "options": {name: described for action in parser._actions for name, described in options_of(action)},
                 "speculative_methods": speculative_methods(),
+                "kernels": kernels(),
                 "modules": [name for name in MODULES if importlib.util.find_spec(name)],
             }
         )
@@ -74,6 +78,16 @@ def device_type() -> str:
     from vllm.platforms import current_platform
 
     return str(current_platform.device_type)
+
+
+def kernels() -> list[str]:
+    """Those of `KERNELS` that are here, which for CPUs depends on the machine's instructions."""
+    from vllm import _custom_ops
+
+    torch = _custom_ops.torch
+    has_fp8_attention = torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported()
+    found = [name for name in KERNELS if hasattr(torch.ops._C, name)]
+    return found + [FP8_ATTENTION] * has_fp8_attention
 
 
 if __name__ == "__main__":

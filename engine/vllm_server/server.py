@@ -8,31 +8,17 @@ from __future__ import annotations
 import json
 import time
 import urllib.error
-from enum import Enum, auto
 
 from engine.artifacts.checkpoint_record import CheckpointRecord
 from engine.backend import EngineError, FailureKind
-from engine.http_calls import CALL_ERRORS, reason_of
 from engine.process import ChildProcess, describe_exit
 from engine.process_server import ProcessServer
+from engine.vllm_server.drafts_memory import STAYS, DraftsMemory, forget_drafts
 from engine.vllm_server.failures import diagnose
 
 LOG_BYTES = 1 << 18
 _RESET_S = 30.0
 _ENDING_S = 10.0  # an API server whose engine died ends itself within this
-_FORGET_CALL = json.dumps({"method": "fopt_forget_drafts", "timeout": 30}).encode()
-_STAYS = (
-    "suffix decoding drafts from answers that it gave before, and here nothing empties that memory between replays: "
-    "traffic that is sent twice is drafted from its own answers, which flatters it"
-)
-
-
-class DraftsMemory(Enum):
-    """What suffix decoding remembers of earlier answers: no such memory, one that we can empty, one that we cannot."""
-
-    NONE = auto()
-    CAN_BE_EMPTIED = auto()
-    STAYS = auto()
 
 
 class VllmServer(ProcessServer):
@@ -50,7 +36,7 @@ class VllmServer(ProcessServer):
     ) -> None:
         super().__init__(child, base_url=base_url, model_name=model_name, api_key=api_key)
         self._memory, self.weights = memory, weights
-        self.notes = (_STAYS,) if memory is DraftsMemory.STAYS else ()
+        self.notes = (STAYS,) if memory is DraftsMemory.STAYS else ()
 
     def reset_prefix_cache(self) -> None:
         """As cold as at launch: cached prefixes and what suffix decoding remembers are gone, compiled code stays.
@@ -70,15 +56,8 @@ class VllmServer(ProcessServer):
             self._forget_drafts()
 
     def _forget_drafts(self) -> None:
-        """By the call that `inside_vllm/fopt_forget_drafts.py` gives the workers."""
-        try:
-            answer = self._call("POST", "/collective_rpc", timeout_s=_RESET_S, body=_FORGET_CALL)
-            told = json.loads(answer)["results"]
-        except (*CALL_ERRORS, ValueError, LookupError, TypeError) as error:
+        if why := forget_drafts(self._calls):
             self.check_alive()
-            told = [reason_of(error)]
-        if "forgotten" not in told:
-            why = "; ".join(map(str, told))
             message = (
                 f"this vLLM cannot be made to forget what suffix decoding learned ({why}): traffic that is sent twice "
                 f"would be drafted from its own answers. Leave suffix decoding out. See {self.log_path}"
@@ -86,7 +65,7 @@ class VllmServer(ProcessServer):
             raise EngineError(message, kind=FailureKind.UNSUPPORTED, log_path=self.log_path)
 
     def check_alive(self) -> None:
-        """An API server outlives its engine for a moment and answers 503 meanwhile: that is a death too."""
+        """An API server outlives its engine for a moment, answers 503 or no more: that is a death too."""
         status = self._child.exit_status()
         if status is None and self._engine_is_dead():
             deadline = time.monotonic() + _ENDING_S
@@ -110,10 +89,13 @@ class VllmServer(ProcessServer):
         return EngineError(message, kind=found.kind, log_path=self.log_path)
 
     def _engine_is_dead(self) -> bool:
+        """By an answer, or by a listener that has gone before its process."""
         try:
             self._call("GET", "/health", timeout_s=5)
         except urllib.error.HTTPError as error:
             return error.code in (500, 503)
+        except urllib.error.URLError as error:
+            return isinstance(error.reason, ConnectionRefusedError)
         except OSError:
             return False
         return False

@@ -5,6 +5,7 @@ Does not quantize: `engine.artifacts.store` has it done.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class StudyCheckpoints(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+_MADE_BY_MAKE = Path(".venv-quantizer/bin/python")
 NO_CHECKPOINTS = StudyCheckpoints(None)
 
 
@@ -67,7 +69,7 @@ def deployed_checkpoints(
     try:
         folder = store.find(deployment.weights)
     except EngineError as error:
-        raise OptimizerError(f"{error}. {_how_to_mend(deployment, path)}") from None
+        raise OptimizerError(f"{error}. {_how_to_mend(deployment, path, quantizer_python)}") from None
 
     def give(config: EngineConfig, *, report: Callable[[str], None]) -> Path:  # holds `store`, and so its use of them
         assert config.quantization == deployment.config.quantization, "a deployment has one set of weights"
@@ -77,8 +79,20 @@ def deployed_checkpoints(
     return give
 
 
-def _how_to_mend(deployment: Deployment, path: Path | None) -> str:
+def _how_to_mend(deployment: Deployment, path: Path | None, quantizer_python: Path | None) -> str:
+    """The command that makes the weights again; it says itself what it lacks."""
     assert deployment.weights is not None
-    calibrated = " --calibration WORKLOAD" if deployment.weights.made_of.calibration else ""
-    command = f"fopt artifacts rebuild {path}{calibrated} --quantizer-python PYTHON"
-    return f"Make them again with: {command}"
+    command = ["fopt", "artifacts", "rebuild", str(path)]
+    where = ""
+    if deployment.weights.made_of.calibration and not calibration_file(deployment):
+        command += ["--calibration", "WORKLOAD"]
+        where = f", where WORKLOAD is the file of {deployment.workload_name} that the study searched on"
+    if python := quantizer_python or next((p for p in (_MADE_BY_MAKE,) if p.exists()), None):
+        command += ["--quantizer-python", str(python)]
+    return f"Make them again with: {shlex.join(command)}{where}"
+
+
+def calibration_file(deployment: Deployment) -> Path | None:
+    """The study's workload where it still lies there; None: it is gone, or nobody recorded it."""
+    file = deployment.workload_file
+    return Path(file) if file is not None and Path(file).exists() else None

@@ -71,6 +71,8 @@ def print_study(study: StudyResult, paths: Sequence[Path]) -> None:
         console.print(Text(summary.headline.trust))
     for table in summary.tables:
         console.print(draw(table))
+    if summary.adapters:
+        console.print(Text(summary.adapters))
     console.print(Text(summary.provenance))
     for path in paths:
         if path.name in ("best.yaml", "report.html"):

@@ -66,8 +66,10 @@ def space_values(engine: str, vllm_python: Path | None, quantizer_python: Path |
     if engine != "vllm":
         return {}
     known = VllmEnvironment(_python(vllm_python)).known_options
-    made = {name: None if quantizer_python is None else name for name in _MADE_BY_QUANTIZER}
-    return {"suffix": "suffix" if known.has_suffix_decoding else None, **made}
+    runs = [name for name in _MADE_BY_QUANTIZER if known.has_int4 or not name.startswith("int4")]
+    made = {name: name if quantizer_python and name in runs else None for name in _MADE_BY_QUANTIZER}
+    fp8_kv = "fp8" if known.has_fp8_kv_cache else None
+    return {"suffix": "suffix" if known.has_suffix_decoding else None, "fp8_kv": fp8_kv, **made}
 
 
 def _announce_question(environment: VllmEnvironment) -> None:

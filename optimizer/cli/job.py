@@ -110,6 +110,7 @@ def make_job(wishes: Wishes) -> Job:
         name=name,
         directory=wishes.runs_dir / name,
         workload=traffic.train,
+        workload_file=wishes.workload,
         heldout=traffic.heldout,
         notes=(traffic.note, *notes),
         space=space,

@@ -18,6 +18,7 @@ from engine.artifacts.content_hash import file_sha256
 from engine.artifacts.provenance import read_record
 from engine.artifacts.store import ArtifactStore, default_directory
 from optimizer.calibration import write_calibration
+from optimizer.cli.checkpoints import calibration_file
 from optimizer.cli.engines import QUANTIZER_PYTHON, STORE_DIRECTORY
 from optimizer.cli.job import HELDOUT_FRACTION
 from optimizer.cli.progress import stderr_console
@@ -29,13 +30,13 @@ from workloads.sampling import split_by_session
 from workloads.workload import Workload
 
 
-@click.command("rebuild", epilog="Example:  fopt artifacts rebuild runs/<study>/best.yaml --calibration log.parquet")
+@click.command("rebuild", epilog="Example:  fopt artifacts rebuild runs/<study>/best.yaml")
 @click.argument("deployment", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="WORKLOAD",
-    help="The study's workload, where the weights were calibrated with it.",
+    help="The study's workload, where the weights were calibrated with it. Default: the file that it was.",
 )
 @QUANTIZER_PYTHON
 @STORE_DIRECTORY
@@ -47,7 +48,9 @@ def command(deployment: Path, calibration: Path | None, quantizer_python: Path |
     if found.weights is None:
         raise OptimizerError(f"{deployment} names no quantized weights: there is nothing to build")
     with tempfile.TemporaryDirectory(prefix="fopt-calibration-") as folder:
-        data = _calibration(found.weights, calibration, Path(folder) / "rows.jsonl", deployment)
+        data = _calibration(
+            found.weights, calibration or calibration_file(found), Path(folder) / "rows.jsonl", deployment
+        )
         python = None if quantizer_python is None else str(quantizer_python)
         with closing(ArtifactStore(directory or default_directory(), python=python, calibration=data)) as store:
             made = store.checkpoint(found.config, report=stderr_console().print)

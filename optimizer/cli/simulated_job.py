@@ -69,6 +69,7 @@ def make_simulated_job(wishes: Wishes) -> SimulatedJob:
         name=name,
         directory=wishes.runs_dir / name,
         workload=workload,
+        workload_file=wishes.workload,
         heldout=part_of(workload, ()),
         notes=(limits.note, *resolved.notes, *left_out),
         space=space_around(fitting, base),
@@ -146,7 +147,9 @@ def linked_hardware(
     kept = {name: parameter for name, parameter in space.parameters.items() if name not in (SKU, PARALLEL)}
     parameters = {"hardware": Parameter(options=options), **kept}
     notes = (
-        (f"left out, as the model does not fit or nothing is known of its steps: {', '.join(lost)}",) if lost else ()
+        (f"left out, as the model does not fit, or its steps or network are unknown: {', '.join(lost)}",)
+        if lost
+        else ()
     )
     return SearchSpace(name=space.name, description=space.description, parameters=parameters, fixed=space.fixed), notes
 
@@ -156,7 +159,8 @@ def _config(base: EngineConfig, fields: Mapping[str, Value]) -> EngineConfig:
     for field, value in fields.items():
         section, _, name = field.partition(".")
         if name:
-            nested[section] = {**getattr(base, section).model_dump(), **_section(nested, section), name: value}
+            before = getattr(base, section)
+            nested[section] = {**(before.model_dump() if before else {}), **_section(nested, section), name: value}
         else:
             nested[field] = value
     return parse_engine_config(base.model_dump(mode="json") | nested, where=base.model)

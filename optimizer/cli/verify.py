@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from optimizer.adapter_use import adapter_use
 from optimizer.cli.checkpoints import deployed_checkpoints
 from optimizer.cli.console import print_verification
 from optimizer.cli.engines import QUANTIZER_PYTHON, VLLM_PYTHON, make_backend
@@ -74,6 +75,9 @@ def command(
             directory=Path(scratch),
             report=phases.show,
         )
+    use = None if promised.config.engine == "endpoint" else adapter_use([traffic], promised.config.lora_modules)
+    if use is not None:
+        verification = verification.model_copy(update={"notes": (*verification.notes, use.sentence())})
     _tell(verification, as_json=as_json)
     sys.exit(0 if verification.holds else 1)
 

@@ -162,6 +162,12 @@ def refusals(tiny_model: Path, **fields: object) -> list[tuple[FailureKind, str]
         ({"tensor_parallel_size": 3}, FailureKind.UNSUPPORTED, "tensor_parallel_size 3 does not divide the model"),
         ({"quantization": {"communication": "int8"}}, FailureKind.UNSUPPORTED, "without tensor_parallel_size above 1"),
         ({"pipeline_parallel_size": 2}, FailureKind.UNSUPPORTED, "has no pipeline_parallel_size 2"),
+        (
+            {"disaggregation": {"prefill_instances": 1, "decode_instances": 1}},
+            FailureKind.UNSUPPORTED,
+            "has no disaggregation: prefill and decode run in one process. Leave it out",
+        ),
+        ({"lora_modules": {"tiny": "b"}}, FailureKind.UNSUPPORTED, "the adapter 'tiny' has the model's name"),
         ({"lora_modules": {"a": "b"}}, FailureKind.BAD_CHECKPOINT, "the adapter a: adapter folder b does not exist"),
         ({"quantization": {"weights": "nvfp4"}}, FailureKind.UNSUPPORTED, "has no quantization.weights nvfp4"),
         ({"quantization": {"activations": "int8"}}, FailureKind.UNSUPPORTED, "Set quantization.weights to int8 too"),

@@ -104,6 +104,10 @@ def test_a_failed_start_has_a_kind_and_the_logs_last_words(
         ({"engine": "bundled"}, "the config is for engine bundled"),
         ({"launch": None}, "does not say how its server is started"),
         ({"max_num_seqs": 8}, "max_num_seqs 8 does not reach the server. Name {max_num_seqs} in launch.command"),
+        (
+            {"disaggregation": {"prefill_instances": 2, "decode_instances": 1}},
+            "disaggregation.prefill_instances 2 does not reach the server",
+        ),
         ({"quantization": {"weights": "int8"}}, "quantization.weights int8 does not reach the server. Use engine_args"),
         ({"launch": {"command": ["no-such-program", "{port}"]}}, "there is no program no-such-program"),
         ({"launch": {"command": ["{engine_args.x}", "{port}"]}}, "launch.command[0]: engine_args.x has no value"),

@@ -11,7 +11,7 @@ from backend_contract import ServerContract
 
 from engine.backend import EngineError, FailureKind, Server
 from engine.bundled_backend import BundledBackend
-from engine.config import EngineConfig
+from engine.config import Disaggregation, EngineConfig
 from engine.endpoint_backend import EndpointBackend
 from engine.process import ChildProcess, free_port
 
@@ -121,6 +121,9 @@ def test_a_server_that_is_not_there_is_refused_and_one_that_left_has_died(tmp_pa
 def test_what_would_change_a_running_server_is_refused() -> None:
     config = at("http://127.0.0.1:1").model_copy(update={"max_num_seqs": 8})
     assert "cannot be changed from outside" in refusal(config)
+    apart = Disaggregation(prefill_instances=1, decode_instances=1)
+    told = refusal(at("http://127.0.0.1:1").model_copy(update={"disaggregation": apart}))
+    assert "disaggregation.prefill_instances: a running server cannot be changed" in told
     assert "engine_args.x" in refusal(at("http://127.0.0.1:1", x="1"))
     launch = EndpointBackend().launch(at("http://127.0.0.1:1"), log_path=Path("unused"), port=1)
     with pytest.raises(EngineError, match="has its port"), launch:

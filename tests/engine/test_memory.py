@@ -1,17 +1,22 @@
 """Sizes from config.json against the checkpoint's own bytes and arithmetic done by hand."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from engine.bundled.layer_formats import layer_formats
+from engine.checkpoint_tensors import tensor_shapes
 from engine.config import EngineConfig, Quantization
 from engine.memory import (
     _container_left_bytes,
+    beside_bytes,
     device_memory,
     kv_bytes_per_token,
     local_available_bytes,
@@ -144,6 +149,65 @@ def test_a_device_holds_its_share_of_weights_and_heads() -> None:
     assert split.weights_bytes == weight_bytes(shape()) // 4
     assert split.block_bytes == 16 * 128  # two heads over four devices: one each
     assert split.num_blocks > one.num_blocks
+
+
+def test_a_draft_model_and_its_cache_are_counted_whole_on_every_device() -> None:
+    small = shape(num_hidden_layers=1)
+    # One layer of 36,864 numbers, 6,400 of embedding, three norms of 64.
+    draft_bytes = 2 * (36_864 + 6_400 + 3 * 64)
+    drafting = {"speculative_config": {"method": "draft_model", "num_speculative_tokens": 2, "model": "d"}}
+    config = EngineConfig.model_validate({"model": "m", "max_model_len": 16, "tensor_parallel_size": 2, **drafting})
+    plain = config.model_copy(update={"speculative_config": None})
+    beside, alone = device_memory(config, shape(), 4, small), device_memory(plain, shape(), 4)
+    assert beside.weights_bytes - alone.weights_bytes == draft_bytes
+    assert beside.block_bytes - alone.block_bytes == 16 * 128
+    assert required_bytes(config, shape(), small) - required_bytes(plain, shape()) == draft_bytes + 16 * 128
+
+
+def test_medusa_heads_are_counted(tmp_path: Path) -> None:
+    said = {"model_type": "medusa", "hidden_size": 64, "vocab_size": 100, "num_heads": 3, "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    speculation = {"method": "medusa", "num_speculative_tokens": 3, "model": str(tmp_path)}
+    config = EngineConfig.model_validate({"model": "m", "max_model_len": 16, "speculative_config": speculation})
+    plain = config.model_copy(update={"speculative_config": None})
+    heads = 3 * (64 * 64 + 100 * 64) * 2
+    assert beside_bytes(config, shape()) == heads
+    assert required_bytes(config, shape()) - required_bytes(plain, shape()) == heads
+    assert device_memory(config, shape(), 4).num_blocks < device_memory(plain, shape(), 4).num_blocks
+
+
+def test_an_eagle_head_has_a_layer_and_a_mix_but_no_tables() -> None:
+    speculation = {"method": "eagle", "num_speculative_tokens": 3, "model": "head"}
+    config = EngineConfig.model_validate({"model": "m", "max_model_len": 16, "speculative_config": speculation})
+    # 36,864 numbers of a layer, one norm of 64, a mix of 64 x 128.
+    assert beside_bytes(config, shape(), shape(num_hidden_layers=1)) == 2 * (36_864 + 64 + 64 * 128)
+
+
+def test_adapters_take_slots_of_the_largest_rank() -> None:
+    lora = {"lora_modules": {"a": "x", "b": "y"}, "max_loras": 2, "max_lora_rank": 8}
+    config = EngineConfig.model_validate({"model": "m", "engine": "vllm", **lora})
+    # In + out of q 128, k and v 96 each, o 128, gate and up 192 each, down 192 = 1,024; rank 8, two layers, two slots.
+    assert beside_bytes(config, shape()) == 2 * 2 * 8 * 1_024 * 2
+    # On two devices B of q, k, v, gate and up is halved (in 320, out 192), A of o and down (in 96, out 128).
+    halves = config.model_copy(update={"tensor_parallel_size": 2})
+    assert beside_bytes(halves, shape()) == 2 * 2 * 8 * (320 + 192 + 96 + 128) * 2
+    assert beside_bytes(config.model_copy(update={"lora_modules": {}}), shape()) == 0
+
+
+def test_the_bundled_engine_holds_every_adapter_in_float32(tmp_path: Path) -> None:
+    save_file({"a": np.zeros((8, 64), np.float16), "b": np.zeros((64, 8), np.float16)}, tmp_path / "a.safetensors")
+    config = EngineConfig(model="m", lora_modules={"a": str(tmp_path), "b": str(tmp_path)})
+    assert beside_bytes(config, shape()) == 2 * (8 * 64 + 64 * 8) * 4
+
+
+@pytest.mark.parametrize(("name", "method"), [("draft", "draft_model"), ("medusa", "medusa"), ("eagle", "eagle")])
+def test_what_hangs_on_the_demos_model_takes_what_its_files_hold(name: str, method: str) -> None:
+    models = Path("workloads/demo/models")
+    speculation = {"method": method, "num_speculative_tokens": 3, "model": str(models / name)}
+    config = EngineConfig.model_validate({"model": "m", "speculative_config": speculation})
+    draft = None if method == "medusa" else load_model_shape(models / name)
+    stored = sum(math.prod(size) for size in tensor_shapes(models / name).values())
+    assert beside_bytes(config, load_model_shape(models / "target"), draft) == 2 * stored
 
 
 def test_what_does_not_fit_a_device_says_so() -> None:

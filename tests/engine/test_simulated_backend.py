@@ -16,6 +16,8 @@ from engine.simulator.oracle import Source
 from engine.simulator.step_times import read_calibration
 from search_spaces.skus import load_skus
 
+ONE_AND_ONE = {"prefill_instances": 1, "decode_instances": 1}
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
@@ -72,6 +74,11 @@ def test_quantized_weights_have_no_silicon_and_more_room_for_the_cache(model: st
         ({"sku": "l4", "max_model_len": 100_000}, "max_model_len"),
         ({"split": 3}, "does not divide the model's 32 attention heads. Use 2"),
         ({"hardware": {"sku": "mi300x", "count": 2}}, "Give both the same number"),
+        ({"disaggregation": ONE_AND_ONE}, "2 instances of tensor_parallel_size 1 take 2. Set hardware.count 2"),
+        (
+            {"disaggregation": ONE_AND_ONE, "hardware": {"sku": "mi300x", "count": 2}},
+            "how fast the network between machines of mi300x is",
+        ),
         ({"sku": "local"}, "not known. Give a measured trial's file with --steps"),
         (
             {"speculative_config": SpeculativeConfig(method="ngram", num_speculative_tokens=2)},
@@ -85,6 +92,24 @@ def test_quantized_weights_have_no_silicon_and_more_room_for_the_cache(model: st
 )
 def test_what_cannot_be_simulated_says_what_can(model: str, fields: dict[str, object], words: str) -> None:
     assert words in refusal(config(model, **fields))  # type: ignore[arg-type]
+
+
+def test_prefill_and_decode_apart_are_joined_by_the_catalogues_network(model: str) -> None:
+    apart = {"prefill_instances": 3, "decode_instances": 1}
+    wide = config(model, split=2, disaggregation=apart, hardware={"sku": "h100_sxm", "count": 8})
+    assert backend().check(wide) == []
+    settings, oracle = backend().serving(wide)
+    assert settings.split is not None
+    # A block of 16 tokens on each of two devices: keys and values of 32 layers, 4 of 8 heads of 128 numbers of 2 bytes,
+    # at 50 GB/s.
+    assert settings.split.block_s == pytest.approx(16 * 2 * 32 * 4 * 128 * 2 / 50e9)
+    assert settings.split.latency_s == pytest.approx(10e-6)
+    assert (settings.split.prefill_instances, settings.split.decode_instances) == (3, 1)
+    together = config(model, "h100_sxm", split=2)
+    assert settings.num_blocks == backend().serving(together).settings.num_blocks  # of each instance
+    assert "nominal 50 GB/s a device (aiconfigurator-core" in oracle.provenance.sentence()
+    assert wide.label(together) == "8 x h100_sxm, 3 prefill + 1 decode"
+    assert together.label(wide) == "2 x h100_sxm, prefill and decode together"
 
 
 def test_a_measured_acceptance_profile_covers_as_many_drafts_as_it_has(model: str) -> None:

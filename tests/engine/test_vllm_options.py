@@ -58,6 +58,9 @@ def test_what_has_no_option_is_an_obstacle() -> None:
     assert vllm_obstacles(config(quantization={"weights": "int8", "activations": "int8"})) == []
     assert "int8 activations" in vllm_obstacles(config(quantization={"activations": "int8"}))[0]
     assert "int8 communication" in vllm_obstacles(config(quantization={"communication": "int8"}))[0]
+    apart = {"prefill_instances": 2, "decode_instances": 1}
+    [obstacle] = vllm_obstacles(config(disaggregation=apart))
+    assert obstacle.startswith("disaggregation: one `vllm serve` is one instance")
     auto = {"method": "ngram", "num_speculative_tokens": "auto"}
     assert "fixed number" in vllm_obstacles(config(speculative_config=auto))[0]
     medusa = {"method": "medusa", "num_speculative_tokens": 3, "model": "heads"}

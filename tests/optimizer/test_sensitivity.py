@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from engine.artifacts.quantization_recipe import LayerFormat, layer_formats
 from engine.config import EngineConfig, Quantization
 from optimizer.candidate import make_config
 from optimizer.errors import OptimizerError
@@ -59,6 +60,13 @@ MIX = MixedPrecision(
 )
 
 
+MIX_WITHOUT_INT8 = MixedPrecision(
+    quantization=Quantization(weights="int4_g64", overrides=dict.fromkeys(QKV, "bf16")),
+    bits_per_weight=8.0,
+    expected_divergence=0.01,
+)
+
+
 def config_with(space: SearchSpace, weights: str) -> EngineConfig:
     name = next(n for n, p in space.parameters.items() if "quantization.weights" in p.fields(n))
     resolved = space.resolve(dict.fromkeys(space.unresolved())).space
@@ -71,6 +79,17 @@ def test_a_mix_is_one_more_choice_of_the_weights_and_others_are_as_before(tmp_pa
     for space in (made, load_search_space(path)):
         assert config_with(space, "mixed_5_bits").quantization == MIX.quantization
         assert config_with(space, "int8").quantization == Quantization(weights="int8")
+
+
+def test_int8_layers_of_a_mix_have_the_activations_that_the_space_gives_int8() -> None:
+    made = with_mixes(load_search_space("vllm-cpu"), {"mixed": MIX, "none": MIX_WITHOUT_INT8})
+    resolved = made.resolve({"int8": "int8", "int4_g128": "int4_g128"}).space
+    config = make_config(EngineConfig(model="m"), resolved, resolved.default_assignment | {"weights": "mixed"})
+    found = layer_formats(config.quantization, list(SHAPES))
+    assert {found[name] for name in QKV} == {LayerFormat("int8", "int8")}
+    assert {found[name] for name in SHAPES if name not in QKV} == {LayerFormat("int4_g64", "bf16")}
+    config = make_config(EngineConfig(model="m"), resolved, resolved.default_assignment | {"weights": "none"})
+    assert config.quantization == MIX_WITHOUT_INT8.quantization
 
 
 def test_a_space_without_weights_is_refused() -> None:

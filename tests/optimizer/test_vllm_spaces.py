@@ -20,7 +20,7 @@ from search_spaces.space import SearchSpace, load_search_space
 
 OPTIONS = Path(__file__).parent.parent / "engine" / "vllm_server" / "options-0.32.0-cpu.json"
 FOLDERS: dict[str, Any] = {name: name for name in ("draft", "medusa", "eagle", "eagle3", "suffix")}
-FORMATS: dict[str, Any] = {name: name for name in ("int8", "int4_g128", "int4_g32", "nvfp4")}
+FORMATS: dict[str, Any] = {name: name for name in ("int8", "int4_g128", "int4_g32", "nvfp4")} | {"fp8_kv": "fp8"}
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
@@ -49,6 +49,7 @@ def test_without_drafts_and_checkpoints_what_needs_them_vanishes() -> None:
     resolution = load_search_space("vllm-cpu").resolve({"cores": 2})
     parameters = resolution.space.parameters
     assert parameters["weights"].values() == ("bf16",)
+    assert parameters["quantization.kv_cache"].values() == ("bf16",)
     assert parameters["speculation"].values() == ("none", "ngram")
     assert "head_tokens" not in parameters
     assert parameters["num_threads"].values() == (None, 1)

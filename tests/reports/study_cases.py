@@ -223,6 +223,7 @@ def study(**changes: object) -> StudyResult:
         "created_at": "2026-02-03T10:05:12+00:00",
         "workload_name": "demo",
         "workload_fingerprint": "5f1c9d0a7b3e4c2d8f6a1b0c9e8d7f6a5b4c3d2e1f0a9b8c7d6e5f4a3b2c1d0e",
+        "workload_file": "demo.parquet",
         "workload_summary": {
             "requests": 1240,
             "requests_per_second": 2.4,

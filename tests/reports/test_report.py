@@ -9,6 +9,7 @@ import pytest
 import study_cases
 
 from engine.config import EngineConfig
+from optimizer.adapter_use import AdapterUse
 from optimizer.results import StudyResult
 from reports.headline import headline
 from reports.html import to_html
@@ -70,6 +71,16 @@ def test_the_page_can_be_read_without_eyes(study: StudyResult) -> None:
     assert all(p["role"] == "img" and p["aria-label"] for p in pictures)
     assert [tag for tag, _ in parser.tags].count("h1") == 1
     assert ("html", {"lang": "en"}) in parser.tags
+
+
+def test_requests_for_adapters_that_nobody_served_are_told_in_the_report_and_at_the_end(study: StudyResult) -> None:
+    use = AdapterUse(num_requests=1284, num_named=400, num_served=0, missing=("support",))
+    told = study.model_copy(update={"adapters": use})
+    sentence = "400 of 1,284 recorded requests name a LoRA adapter, but none of them is served with it"
+    assert sentence in tell(told).caveats[0]
+    assert summarize(told).adapters.startswith(sentence)
+    assert sentence in to_markdown(tell(told))
+    assert summarize(study).adapters == ""
 
 
 def test_what_comes_from_outside_is_escaped() -> None:

@@ -49,6 +49,20 @@ def test_mixed_weights_are_named_in_the_reason(tmp_path: Path) -> None:
     assert "Weights in int8 are made by" in write_vllm(config, tmp_path).read_text()
 
 
+def test_instances_apart_share_their_settings_and_are_started_one_by_one(tmp_path: Path) -> None:
+    apart = {"prefill_instances": 2, "decode_instances": 1}
+    hardware = {"sku": "h100_sxm", "count": 6}
+    config = EngineConfig.model_validate(
+        {"model": "m", "engine": "simulated", "tensor_parallel_size": 2, "disaggregation": apart, "hardware": hardware}
+    )
+    text = write_vllm(config, tmp_path).read_text()
+    assert yaml.safe_load(text)["kv-transfer-config"]["kv_connector"] == "NixlConnector"
+    assert yaml.safe_load(text)["tensor-parallel-size"] == 2
+    told = text.replace("\n# ", " ")
+    assert "start 2 for prefill and 1 for decode per replica" in told
+    assert "Hardware per replica: 6 x h100_sxm" in told
+
+
 def test_options_have_hyphens_and_no_nulls() -> None:
     options = vllm_options(EngineConfig(model="m"))
     assert options["max-num-seqs"] == 64

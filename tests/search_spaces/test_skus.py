@@ -13,6 +13,13 @@ def test_the_catalogue_has_a_source_and_a_vintage_for_every_price() -> None:
     assert "placeholder" in skus["local"].source
 
 
+def test_a_network_has_a_source_and_a_vintage() -> None:
+    networks = {name: sku.network for name, sku in load_skus().items() if sku.network}
+    assert networks["h100_sxm"].gb_s == 50
+    assert "local" not in networks
+    assert all(network.source and network.as_of for network in networks.values())
+
+
 def test_a_users_price_replaces_the_listed_one_and_says_so() -> None:
     sku = load_skus(overrides={"h100_sxm": 2.1})["h100_sxm"]
     assert (sku.usd_per_hour, sku.source) == (2.1, "given by the user")

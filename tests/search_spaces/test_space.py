@@ -76,7 +76,7 @@ def test_choices_that_need_a_missing_draft_vanish_with_a_note() -> None:
     resolved, notes = SPECULATIVE.resolve({"draft": None})
     assert resolved.size() == 2 * (1 + 2)
     assert "draft_k" not in resolved.parameters
-    assert notes == ("speculation: draft left out, because no draft was given",)
+    assert notes == ("speculation: draft left out, because there is no draft",)
 
 
 def test_a_placeholder_nobody_filled_in_is_an_error() -> None:

@@ -30,7 +30,12 @@ def merged_records(parts: Sequence[Part]) -> tuple[RequestRecord, ...]:
 
 
 def result_of(
-    outcome: Outcome, records: tuple[RequestRecord, ...], *, num_requests: int, notes: Sequence[str]
+    outcome: Outcome,
+    records: tuple[RequestRecord, ...],
+    *,
+    num_requests: int,
+    served_models: tuple[str, ...],
+    notes: Sequence[str],
 ) -> ReplayResult:
     """Args: records: `merged_records` of the parts. num_requests: sent or not."""
     parts, end = outcome.parts, outcome.end
@@ -47,6 +52,7 @@ def result_of(
         ended_by=end.by,
         stop_reason=end.reason,
         void_reason=_void_reason(parts),
+        served_models=served_models,
         notes=(
             *notes,
             *([stopped] if end.by == "stop_rule" else []),

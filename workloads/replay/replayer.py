@@ -127,7 +127,8 @@ class Replayer:
             notes += (await ServerClocks.read(client)).notes(before, records)
         builder.changes.update(outcome.changes)
         notes = [f"replayed in mode {mode}", *_spreading(resolution_s), *notes, *builder.notes()]
-        return result_of(outcome, records, num_requests=len(requests), notes=notes)
+        names = tuple(builder.served_models)
+        return result_of(outcome, records, num_requests=len(requests), served_models=names, notes=notes)
 
     async def _alone(
         self, client: StreamingClient, builder: PromptBuilder, requests: Sequence[Request], mode: Mode, pacing: Pacing

@@ -43,6 +43,7 @@ class ReplayResult:
         None  # the stop rule's words: what was replayed is a part, and no measurement of the whole
     )
     void_reason: str | None = None  # why the latencies mean nothing: the client was late itself
+    served_models: tuple[str, ...] = ()  # names that the server answered to
     notes: tuple[str, ...] = ()
 
 

@@ -13,21 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundled.errors import CheckpointError, UnsupportedError
-from engine.bundled.layer_formats import MODULES
+from engine.bundled.lora.target_modules import target_modules
 from engine.bundled.model_config import ModelConfig, read_json
 from engine.checkpoint_tensors import tensor_shapes
 
-_REFUSED = (
+_REFUSED = (  # keys that change more than y += scale B A x on a linear layer
     "use_dora",
     "use_qalora",
+    "use_bdlora",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
     "alora_invocation_tokens",
     "modules_to_save",
+    "target_parameters",
     "lora_bias",
     "layer_replication",
     "trainable_token_indices",
 )
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # of `init_lora_weights`, where names begin so
 _PREFIX = "base_model.model."
-_SERVED = f"Served are {', '.join(module.rpartition('.')[2] for module in MODULES)} of the model's layers"
+_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,7 @@ class AdapterConfig:
 
     @property
     def max_rank(self) -> int:
-        return max([self.rank, *self.ranks.values()])
+        return max(map(self.rank_of, self.modules))
 
 
 def tensor_names(module: str) -> tuple[str, str]:
@@ -70,7 +77,7 @@ def checked_adapter(folder: Path, model: ModelConfig, *, max_rank: int) -> Adapt
     try:
         return _checked(folder, model, max_rank=max_rank)
     except (re.error, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{folder}/adapter_config.json holds a value of the wrong kind: {error}") from None
+        raise CheckpointError(f"{folder / _FILE} holds a value of the wrong kind: {error}") from None
 
 
 def _checked(folder: Path, model: ModelConfig, *, max_rank: int) -> AdapterConfig:
@@ -123,81 +130,43 @@ def load_adapter_config(folder: Path, model: ModelConfig) -> AdapterConfig:
     """
     if not folder.is_dir():
         raise CheckpointError(f"adapter folder {folder} does not exist. Give a Hugging Face PEFT folder")
-    raw = read_json(folder / "adapter_config.json")
+    file = folder / _FILE
+    raw = read_json(file)
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(f"{folder} holds a PEFT adapter of type {kind}. Only LORA is served")
-    for name in _REFUSED:
-        if raw.get(name):
-            raise CheckpointError(f"{folder}: {name} is not served. Give an adapter without it")
-    if raw.get("bias", "none") != "none":
-        raise CheckpointError(f"{folder}: bias {raw['bias']!r} is not served. Give an adapter with bias none")
+        raise CheckpointError(f"{file}: peft_type is {kind}. Only LORA is served")
+    _refuse_variants(file, raw)
     try:
         rank, alpha = int(raw["r"]), float(raw["lora_alpha"])
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{folder}/adapter_config.json lacks r or lora_alpha, or one is no number") from None
+        raise CheckpointError(f"{file} lacks r or lora_alpha, or one is no number") from None
     if rank < 1:
-        raise CheckpointError(f"{folder}: a rank of {rank} is no adapter")
+        raise CheckpointError(f"{file}: r {rank} is no rank of an adapter")
     if rank != float(raw["r"]) or not math.isfinite(alpha):
-        raise CheckpointError(f"{folder}: r {raw['r']} and lora_alpha {alpha} are not a whole and a finite number")
+        raise CheckpointError(f"{file}: r {raw['r']} and lora_alpha {alpha} are not a whole and a finite number")
     return AdapterConfig(
         folder=folder,
         rank=rank,
         alpha=alpha,
         rank_stabilized=bool(raw.get("use_rslora")),
-        modules=_modules(folder, raw, model.num_layers),
+        modules=target_modules(file, raw, model.num_layers),
         ranks=raw.get("rank_pattern") or {},
         alphas=raw.get("alpha_pattern") or {},
     )
 
 
-def _modules(folder: Path, raw: Mapping[str, Any], num_layers: int) -> tuple[str, ...]:
-    """PEFT's rules: a string is a regular expression for whole names; in a list are names or ends of names, of which
-    only the latter are kept to the layers to transform."""
-    wanted, excluded = raw.get("target_modules"), raw.get("exclude_modules") or ()
-    layers = _layers(folder, raw.get("layers_to_transform"), num_layers)
-    if raw.get("layers_pattern") and "layers" not in _listed(raw["layers_pattern"]):
-        layers = frozenset()
-    everything = [f"model.layers.{number}.{module}" for number in range(num_layers) for module in MODULES]
-    if wanted == "all-linear":
-        wanted = list(MODULES)
-    elif not isinstance(wanted, str):
-        wanted = list(wanted or ())
-        if unknown := sorted(name for name in wanted if not any(_is_named(module, name) for module in everything)):
-            raise CheckpointError(f"{folder}: the adapter targets {', '.join(unknown)}. {_SERVED}")
-
-    def is_target(name: str) -> bool:
-        if isinstance(wanted, str):
-            return re.fullmatch(wanted, name) is not None
-        inside = layers is None or int(name.split(".")[2]) in layers
-        return name in wanted or (inside and any(_is_named(name, target) for target in wanted))
-
-    def is_excluded(name: str) -> bool:
-        if isinstance(excluded, str):
-            return re.fullmatch(excluded, name) is not None
-        return any(_is_named(name, end) for end in excluded)
-
-    found = tuple(name for name in everything if is_target(name) and not is_excluded(name))
-    if not found:
-        raise CheckpointError(f"{folder}: the adapter targets {wanted if wanted else 'nothing'} in no layer. {_SERVED}")
-    return found
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _is_named(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")
-
-
-def _layers(folder: Path, wanted: Any, num_layers: int) -> frozenset[int] | None:
-    if wanted is None:
-        return None
-    numbers = frozenset([wanted] if isinstance(wanted, int) else wanted)
-    if beyond := sorted(n for n in numbers if not 0 <= n < num_layers):
-        raise CheckpointError(f"{folder}: the adapter changes layer {beyond[0]}, the model has {num_layers}")
-    return numbers
+def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
+    for name in _REFUSED:
+        if raw.get(name):
+            raise CheckpointError(f"{file}: {name} is not served. Give an adapter without it")
+    if raw.get("bias", "none") != "none":
+        raise CheckpointError(f"{file}: bias {raw['bias']!r} is not served. Give an adapter with bias none")
+    start = raw.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise CheckpointError(
+            f"{file}: init_lora_weights {start!r} changes the base model's weights, which is not served. "
+            "Save the adapter converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion)"
+        )
 
 
 def _matching(patterns: dict[str, Any], module: str, default: float) -> float:

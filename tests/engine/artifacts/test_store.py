@@ -107,6 +107,44 @@ def test_a_changed_source_gets_another_checkpoint(
     assert len(quantizer.builds) == 2
 
 
+@pytest.mark.parametrize(
+    "name", ["qwen.tiktoken", "modeling.py", "spiece.vocab", "additional_chat_templates/tool.jinja"]
+)
+def test_whatever_a_loader_could_read_decides_the_checkpoint_and_goes_with_it(
+    name: str, store: ArtifactStore, int8: EngineConfig, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(int8.model, model)
+    config = int8.model_copy(update={"model": str(model)})
+    plain = store.checkpoint(config)
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).write_text("one")
+    with_file = store.checkpoint(config)
+    assert (with_file / name).read_text() == "one"
+    (model / name).write_text("another")
+    changed = store.checkpoint(config)
+    assert (changed / name).read_text() == "another"
+    assert len({plain, with_file, changed}) == 3
+    (changed / name).write_text("damaged")
+    store.checkpoint(config)
+    assert (changed / name).read_text() == "another"
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "pytorch_model.bin", ".cache/download.lock", "original/consolidated.00.pth"]
+)
+def test_what_no_loader_reads_changes_nothing_and_stays_behind(
+    name: str, store: ArtifactStore, int8: EngineConfig, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(int8.model, model)
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).write_text("other")
+    built = store.checkpoint(int8.model_copy(update={"model": str(model)}))
+    assert built == store.checkpoint(int8)
+    assert not (built / name).exists()
+
+
 def damaged_byte(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -246,10 +284,10 @@ def test_a_file_is_read_again_only_when_size_or_time_changed(tmp_path: Path) -> 
     path, hashes = tmp_path / "weights", ContentHashes(tmp_path / "hashes.json")
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
-    first = hashes.of_files([path])["weights"]
+    first = hashes.of_files({"weights": path})["weights"]
     path.write_bytes(b"two")
     os.utime(path, (1, 1))
     moved = path.rename(tmp_path / "moved")
-    assert hashes.of_files([moved]) == {"moved": first}  # what is not seen
+    assert hashes.of_files({"moved": moved}) == {"moved": first}  # what is not seen
     os.utime(moved, (2, 2))
-    assert hashes.of_files([moved]) == {"moved": file_sha256(moved)} != {"moved": first}
+    assert hashes.of_files({"moved": moved}) == {"moved": file_sha256(moved)} != {"moved": first}

@@ -18,10 +18,13 @@ def make_scheduler(num_blocks: int = 64, *, shares_draft_cache: bool = False, **
     return Scheduler(config, manager, max_model_len=64, shares_draft_cache=shares_draft_cache)
 
 
-def sequence(length: int, first: int = 0, *, standing: Standing | None = None, **params: Any) -> Sequence:
+def sequence(
+    length: int, first: int = 0, *, standing: Standing | None = None, adapter: int = -1, **params: Any
+) -> Sequence:
     token_ids = list(range(first, first + length))
     drawn = SamplingParams(**{"max_tokens": 32} | params)
-    return Sequence(f"{first}+{length}", token_ids, drawn, seed=0, eos=(), standing=standing or Standing())
+    name = f"{first}+{length}"
+    return Sequence(name, token_ids, drawn, seed=0, eos=(), standing=standing or Standing(), adapter=adapter)
 
 
 def step(scheduler: Scheduler, num_accepted: int = 0) -> list[tuple[int, int]]:

@@ -7,7 +7,9 @@ from simulator_cases import LinearOracle, traffic
 from engine.config import EngineConfig
 from engine.simulator.acceptance import AcceptanceProfile, StepDrawer
 from engine.simulator.errors import SimulatorError
+from engine.simulator.instance_split import InstanceSplit
 from engine.simulator.oracle import ConstantOracle
+from engine.simulator.server import SimulatedServer
 from engine.simulator.settings import SchedulerSettings, settings_of
 from engine.simulator.simulate import simulate
 
@@ -162,3 +164,28 @@ def test_tokens_arrive_a_share_of_their_step_after_it() -> None:
     assert outcome.token_times_s.tolist() == [1.5, 2.5, 3.5, 4.5, 2.5]
     assert outcome.first_token_s.tolist() == [1.5, 2.5]
     assert outcome.end_s.tolist() == [4.5, 2.5]
+
+
+def test_a_replica_runs_no_further_than_anothers_end_could_bring_it_a_request() -> None:
+    rows = [(0, 1, 100), (0, 1, 3), (0, 1, 1), (0, 1, 1)]
+    outcome = simulate(traffic(rows, max_concurrency=2), scheduler(), SECOND, num_replicas=2)
+    assert outcome.replica.tolist() == [0, 1, 0, 1]
+    assert outcome.start_s.tolist() == [0, 0, 3, 4]  # the third comes to a replica that is busy until 100
+    assert outcome.first_token_s.tolist() == [1, 1, 4, 5]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_jumping_ahead_of_other_replicas_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(seed)
+    rows = [(float(draw.random()), int(draw.integers(1, 300)), int(draw.integers(1, 150))) for _ in range(120)]
+    load = traffic(rows, max_concurrency=int(draw.integers(4, 24)))
+    apart = InstanceSplit(prefill_instances=2, decode_instances=2, latency_s=0.001, block_s=0.0001)
+    fields = {"num_blocks": int(draw.integers(40, 120)), "split": apart if seed % 2 else None}
+    tight = scheduler(max_num_seqs=6, max_num_batched_tokens=128, **fields)
+    num_replicas, router = 2 + seed % 3, ("round_robin", "least_loaded", "prefix_aware")[seed % 3]
+    jumped = simulate(load, tight, LinearOracle(), num_replicas=num_replicas, router=router)
+    monkeypatch.setattr(SimulatedServer, "earliest_end_s", property(lambda server: server.now_s))
+    stepped = simulate(load, tight, LinearOracle(), num_replicas=num_replicas, router=router)
+    assert jumped.replica.tolist() == stepped.replica.tolist()
+    np.testing.assert_allclose(jumped.first_token_s, stepped.first_token_s)
+    np.testing.assert_allclose(jumped.end_s, stepped.end_s)

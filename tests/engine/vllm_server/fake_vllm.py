@@ -1,6 +1,6 @@
 """Stands in for the Python of a vLLM environment: says its distributions, its options, and serves as `vllm serve` does.
 
-`FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core, no_rpc.
+`FAKE_VLLM` in the environment names a fault: oom, kernel, dies, mute, stubborn, dead_core, gone_listener, no_rpc.
 `FAKE_VLLM_BUILD=gpu` makes it a build for GPUs.
 """
 
@@ -22,6 +22,7 @@ import yaml
 
 HERE = Path(__file__).parent
 FAULT = os.environ.get("FAKE_VLLM", "")
+IS_DEVELOPMENT = "VLLM_SERVER_DEV_MODE" in os.environ
 SAID = {
     "oom": "(EngineCore pid=7) ValueError: To serve at least one request with the model (0.19 GiB "
     "KV cache is needed, which is larger than the available KV cache memory (0.01 GiB).",
@@ -64,31 +65,33 @@ class Handler(BaseHTTPRequestHandler):
     core: subprocess.Popen[bytes]
     name = ""
     workers: tuple[object, ...] = ()
+    config: object = None
 
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            alive = self.core.poll() is None and FAULT != "mute"
+            alive = (self.core.poll() is None or FAULT == "gone_listener") and FAULT != "mute"
             self._say(200 if alive else 503, b"")
         elif self.path == "/v1/models":
             self._json({"data": [{"id": self.name, "max_model_len": 512}]})
         elif self.path == "/metrics":
             lines = [f"# TYPE vllm:{k}_total counter\nvllm:{k}_total {v}\n" for k, v in self.engine.counters.items()]
             self._say(200, "".join(lines).encode())
+        elif self.path.startswith("/server_info?config_format=json") and IS_DEVELOPMENT:
+            self._json({"vllm_config": self.config})
         else:
             self._say(404, b"")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
-        if self.path == "/reset_prefix_cache":
+        if self.path == "/reset_prefix_cache" and IS_DEVELOPMENT:
             self.engine.cached.clear()
-            self._json({"success": "VLLM_SERVER_DEV_MODE" in os.environ})
-        elif self.path == "/collective_rpc" and FAULT != "no_rpc":
-            assert "VLLM_SERVER_DEV_MODE" in os.environ
+            self._json({"success": True})
+        elif self.path == "/collective_rpc" and IS_DEVELOPMENT and FAULT != "no_rpc":
             self._json({"results": [getattr(worker, body["method"])() for worker in self.workers]})
-        elif self.path == "/collective_rpc":
+        elif self.path in ("/collective_rpc", "/reset_prefix_cache", "/flush_cache"):
             self._say(404, b"")
         elif body.get("stream"):
             self._stream(body)
@@ -125,7 +128,8 @@ def serve(arguments: list[str]) -> None:
     if "--own-cache" in arguments:
         arguments.remove("--own-cache")
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    assert Path(yaml.safe_load(Path(options["--config"]).read_text())["model"]).is_dir()
+    asked = yaml.safe_load(Path(options["--config"]).read_text())
+    assert Path(asked["model"]).is_dir()
     if FAULT in SAID:
         print(SAID[FAULT], flush=True)
         sys.exit(1)
@@ -141,14 +145,22 @@ def serve(arguments: list[str]) -> None:
     print("core", Handler.core.pid)
     print(Handler.core.stdout.readline().decode(), end="", flush=True)
     Handler.name = options["--served-model-name"]
-    if extension := options.get("--worker-extension-cls"):
+    extension = options.get("--worker-extension-cls", "")
+    speculation = asked.get("speculative-config")
+    Handler.config = {"speculative_config": speculation, "parallel_config": {"worker_extension_cls": extension}}
+    if speculation:
+        Handler.engine.counters["spec_decode_num_drafts"] = 7
+    if extension:
         Handler.workers = tuple(extended_worker(extension, drafts=drafts) for drafts in (False, True))
     server = ThreadingHTTPServer((options["--host"], int(options["--port"])), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if FAULT == "stubborn" else stop)
     while Handler.core.poll() is None:
         time.sleep(0.02)
-    if FAULT == "dead_core":
+    if FAULT == "gone_listener":
+        server.shutdown()
+        server.server_close()
+    if FAULT in ("dead_core", "gone_listener"):
         time.sleep(0.5)  # 503 meanwhile
     print("(APIServer pid=7) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue", flush=True)
     block.unlink()

@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 from engine.backend import EngineError, FailureKind
+from engine.command_backend import CommandBackend
 from engine.config import EngineConfig
-from engine.vllm_server import backend as module
 from engine.vllm_server.backend import VllmBackend, drafts_memory
+from engine.vllm_server.drafts_memory import FORGETS, INSIDE, DraftsMemory
 from engine.vllm_server.inside_vllm.fopt_forget_drafts import ForgetDrafts
-from engine.vllm_server.server import DraftsMemory
 
+FAKE = Path(__file__).with_name("fake_vllm.py")
 SUFFIX = {"method": "suffix", "num_speculative_tokens": 8}
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4}
 
@@ -75,6 +76,43 @@ def test_a_memory_that_stays_is_noted_and_nothing_is_called(
         assert "drafted from its own answers" in server.notes[0]
 
 
+DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("speculation", "environment", "flags", "words"),
+    [
+        (SUFFIX, {**DEVELOPMENT, "PYTHONPATH": str(INSIDE)}, ("--worker-extension-cls", FORGETS), []),
+        (SUFFIX, DEVELOPMENT, (), ["To have it emptied start the server with --worker-extension-cls"]),
+        (SUFFIX, {}, (), ["no call that empties its prefix cache", "does not say from what"]),
+        (NGRAM, DEVELOPMENT, (), []),
+        (None, {}, (), ["no call that empties its prefix cache"]),
+    ],
+    ids=["can forget", "cannot forget", "does not say", "no memory", "no drafts"],
+)
+def test_a_vllm_behind_a_command_forgets_where_it_can_else_a_note_says_so(
+    speculation: dict[str, Any] | None,
+    environment: dict[str, str],
+    flags: tuple[str, ...],
+    words: list[str],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    options = {"model": str(tiny_model), **({"speculative-config": speculation} if speculation else {})}
+    (tmp_path / "vllm.yaml").write_text(yaml.safe_dump(options))
+    served = ["--config", str(tmp_path / "vllm.yaml"), "--host", "{host}", "--port", "{port}"]
+    command = [sys.executable, str(FAKE), "-c", "", "serve", *served, "--served-model-name", "{model_name}", *flags]
+    launch = {"command": command, "environment": environment, "timeout_s": 60}
+    config = EngineConfig.model_validate({"model": str(tiny_model), "engine": "command", "launch": launch})
+    log = tmp_path / "engine.log"
+    with CommandBackend().launch(config, log_path=log) as server:
+        server.reset_prefix_cache()
+        server.reset_prefix_cache()
+        assert log.read_text().count("drafter config") == (2 if flags else 0)
+        assert len(server.notes) == len(words), "each is said once"
+        assert all(word in note for word, note in zip(words, server.notes, strict=True))
+
+
 def test_serving_gets_neither_the_call_nor_its_folder(fake_python: Path, tiny_model: Path, tmp_path: Path) -> None:
     backend = VllmBackend(python=fake_python, cache=tmp_path)
     config = config_of(tiny_model, speculative_config=SUFFIX)
@@ -92,7 +130,6 @@ def test_a_rank_that_drafts_nothing_says_so() -> None:
 
 
 def test_the_call_lies_alone_in_its_folder() -> None:
-    folder = Path(module.__file__).parent / "inside_vllm"
-    names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert names == {module._FORGETS.split(".")[0]}
+    names = {path.stem for path in INSIDE.glob("*.py")} - {"__init__"}
+    assert names == {FORGETS.split(".")[0]}
     assert not names & sys.stdlib_module_names, "nothing of vLLM's is hidden"

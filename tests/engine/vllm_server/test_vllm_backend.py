@@ -36,10 +36,13 @@ def config(tiny_model: Path) -> EngineConfig:
 
 def blocks_of(log: Path) -> list[Path]:
     """The shared memory of a front end and its engine core, by what they said."""
-    lines = log.read_text().splitlines()
-    found = [FOLDER / line.split()[1] for line in lines if line.startswith("block ")]
+    found = said_blocks(log)
     assert len(found) == 2
     return found
+
+
+def said_blocks(log: Path) -> list[Path]:
+    return [FOLDER / line.split()[1] for line in log.read_text().splitlines() if line.startswith("block ")]
 
 
 class TestVllmBackend(BackendContract):
@@ -85,17 +88,19 @@ def test_an_engine_that_is_never_healthy_is_a_timeout_and_leaves_nothing(
         pass
     assert caught.value.kind is FailureKind.TIMEOUT
     assert descendants() == before
-    assert not any(block.exists() for block in blocks_of(tmp_path / "engine.log"))
+    assert not any(block.exists() for block in said_blocks(tmp_path / "engine.log")), "if it came so far"
 
 
+@pytest.mark.parametrize("fault", ["dead_core", "gone_listener"])
 def test_an_engine_core_that_dies_under_a_living_front_end_is_noticed(
-    backend: Backend, config: EngineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, backend: Backend, config: EngineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faulty(monkeypatch, "dead_core")
+    faulty(monkeypatch, fault)
     with backend.launch(config, log_path=tmp_path / "engine.log") as server:
         said = (tmp_path / "engine.log").read_text()
         os.kill(int(said.split("core ")[1].split()[0]), signal.SIGKILL)
-        time.sleep(0.1)
+        while server.is_healthy():
+            time.sleep(0.01)
         with pytest.raises(EngineError, match="EngineDeadError") as caught:
             server.check_alive()
         assert caught.value.kind is FailureKind.DIED

@@ -69,6 +69,7 @@ def test_nothing_speaks_against_what_works(known: KnownOptions, tiny_model: Path
             FailureKind.UNSUPPORTED,
             "need a checkpoint",
         ),
+        ({"quantization": {"weights": "int8"}}, FailureKind.MISSING_KERNEL, "Set quantization.activations to int8"),
         ({"quantization": {"kv_cache": "int8"}}, FailureKind.UNSUPPORTED, "on a CPU vLLM has bf16 and fp8"),
         ({"quantization": {"activations": "int8"}}, FailureKind.UNSUPPORTED, "no int8 activations"),
         ({"tensor_parallel_size": 4}, FailureKind.REFUSED, "more than the 2 cores"),
@@ -113,6 +114,25 @@ def test_a_method_that_a_version_lacks_is_refused(known: KnownOptions, tiny_mode
     [(kind, reason)] = found(later, tiny_model, speculative_config=heads)
     assert kind is FailureKind.UNSUPPORTED
     assert reason.startswith("vLLM 0.33.0 has no speculative method medusa")
+
+
+def test_four_bits_need_a_kernel_that_cpus_without_avx512_lack(known: KnownOptions, tiny_model: Path) -> None:
+    mixed = {"weights": "int8", "activations": "int8", "overrides": {"*.down_proj": "int4_g32"}}
+    older = known.model_copy(update={"kernels": ()})
+    for quantization in ({"weights": "int4_g128"}, mixed):
+        before = found(known, tiny_model, quantization=quantization)
+        [(kind, reason)] = set(found(older, tiny_model, quantization=quantization)) - set(before)
+        assert kind is FailureKind.MISSING_KERNEL
+        assert "they need AVX-512" in reason
+    assert older.model_copy(update={"device": "cuda"}).has_int4
+
+
+def test_an_fp8_kv_cache_needs_avx512_or_amx(known: KnownOptions, tiny_model: Path) -> None:
+    older = known.model_copy(update={"kernels": ()})
+    [(kind, reason)] = found(older, tiny_model, quantization={"kv_cache": "fp8"})
+    assert kind is FailureKind.MISSING_KERNEL
+    assert "it needs AVX-512 or AMX. Take bf16" in reason
+    assert older.model_copy(update={"device": "cuda"}).has_fp8_kv_cache
 
 
 def test_more_ranks_than_devices_need_more_machines(known: KnownOptions, tiny_model: Path) -> None:

@@ -4,6 +4,7 @@ vLLM and llm-compressor are stand-ins.
 """
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -114,11 +115,20 @@ def test_a_study_names_its_weights_and_they_are_found_made_again_and_told_apart(
 
     assert given(best) == folder
     shutil.rmtree(folder)
-    again = ["artifacts", "rebuild", best, "--quantizer-python", quantizer.python]
-    status, _, err = runs("serve", best, "--vllm-python", study.parent.parent / "python")
+    serve = ["serve", best, "--vllm-python", study.parent.parent / "python", "--quantizer-python", quantizer.python]
+    status, _, err = runs(*serve)
     assert status == 2
     assert err.startswith(f"fopt: error: the measured int4_g32 (gptq) weights (sha256 {reference['sha256'][:12]}) are")
-    assert f"fopt artifacts rebuild {best} --calibration WORKLOAD --quantizer-python PYTHON" in err
+    told = shlex.split(err.split("Make them again with: fopt ")[1])
+    again = ["artifacts", "rebuild", best, "--quantizer-python", quantizer.python]
+    assert told == [str(each) for each in again]
+    status, out, err = runs(*told)
+    assert (status, out.strip()) == (0, str(folder)), err
+    assert given(best) == folder
+
+    shutil.rmtree(folder)
+    traffic = traffic.rename(traffic.with_name("moved.parquet"))
+    assert f"{best} --calibration WORKLOAD --quantizer-python {quantizer.python}, where WORKLOAD is" in runs(*serve)[2]
     assert runs(*again)[2].startswith("fopt: error: these weights were calibrated with a workload")
     write_workload(traffic.with_name("other.parquet"), requests(30), METADATA)
     assert "is not the workload that" in runs(*again, "--calibration", traffic.with_name("other.parquet"))[2]

@@ -10,10 +10,13 @@ import pytest
 import yaml
 from simulated_cases import write_model, write_traffic
 
+from engine.config import EngineConfig
+from optimizer.candidate import space_around
 from optimizer.cli import main
 from optimizer.cli.simulated_job import judged_limits
 from optimizer.errors import OptimizerError
 from optimizer.slo import parse_slos
+from search_spaces.space import load_search_space
 
 Fails = Callable[..., str]
 
@@ -134,6 +137,45 @@ def test_a_quality_floor_keeps_to_unquantized_weights_and_zero_lets_the_others_i
     assert "is not known" in moved.note
     with pytest.raises(OptimizerError, match="quality is not predicted"):
         judged_limits(parse_slos("quality<0.5"))
+
+
+def test_a_space_with_prefill_and_decode_apart_names_the_split_that_it_recommends(
+    traffic: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = tmp_path / "apart.yaml"
+    space.write_text(
+        "description: one split\nparameters:\n  hardware.sku: [b200, mi300x]\n  parallel:\n    options:\n"
+        "      tp1: {tensor_parallel_size: 1, hardware.count: 1, disaggregation: null}\n"
+        "      tp1_2p1d: {tensor_parallel_size: 1, hardware.count: 3, disaggregation.prefill_instances: 2,\n"
+        "                 disaggregation.decode_instances: 1}\n"
+    )
+    options = ["--engine", "simulated", "--space", str(space), "--objective", "p99_itl_ms", "--budget", "9trials"]
+    options += ["--model", str(model), "--name", "s", "--runs-dir", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["fopt", "run", str(traffic), *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "Predicted by a simulator and not measured" in told
+    study = tmp_path / "runs" / "s"
+    best = yaml.safe_load((study / "best.yaml").read_text())
+    assert best["provenance"] == "predicted"
+    assert best["config"]["disaggregation"] == {"prefill_instances": 2, "decode_instances": 1}
+    assert best["config"]["hardware"] == {"sku": "b200", "count": 3}
+    report = (study / "report.md").read_text().replace("\\", "")
+    assert "Prompts are read by 2 instances and answers written by 1 other of each replica." in report
+    assert "eft out, as the model does not fit, or its steps or network are unknown: mi300x tp1_2p1d" in report
+    results = [json.loads(path.read_text()) for path in study.glob("trials/*/result.json")]
+    paid = {result["config"]["hardware"]["count"]: result["cost"] for result in results}
+    assert paid[3]["usd_per_hour"] == pytest.approx(3 * 5.50 * paid[3]["replicas"])
+
+
+def test_the_disaggregated_space_is_read_and_each_split_takes_its_devices() -> None:
+    space = load_search_space("disaggregated")
+    validated = space_around(space.resolve({}).space, EngineConfig(model="m", hardware={"sku": "h200", "count": 1}))
+    for fields in (validated.parameters["parallel"].options or {}).values():
+        instances = fields.get("disaggregation.prefill_instances", 1) + fields.get("disaggregation.decode_instances", 0)
+        assert fields["hardware.count"] == fields["tensor_parallel_size"] * instances
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ fixed: {enforce_eager: true, kv_cache_memory_bytes: 268435456}
 parameters:
   numbers:
     options:
-      as_saved: {dtype: auto, quantization.kv_cache: bf16}
-      mixed: {dtype: float32, quantization.kv_cache: fp8}
+      as_saved: {dtype: auto}
+      float32: {dtype: float32}
   speculation:
     options:
       none: {speculative_config: null}
@@ -60,7 +60,7 @@ def vllm_python() -> str:
 def study(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an eight-trial study on the demo's traffic, thinned to what vLLM holds on one core."""
     folder = tmp_path_factory.mktemp("vllm-study")
-    fopt("sample", DEMO / "workload.parquet", folder / "thin.parquet", "--seconds", 40, "--scale", 0.2)
+    fopt("sample", DEMO / "workload.parquet", folder / "thin.parquet", "--seconds", 20, "--scale", 0.2)
     held = {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "sem.mp-"))}
     (folder / "eight.yaml").write_text(SPACE)
     options = [

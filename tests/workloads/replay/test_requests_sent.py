@@ -107,7 +107,9 @@ def test_adapters_are_named_where_the_server_has_them(server: MockServer) -> Non
     server.behaviour.models = ("mock", "lora-1")
     result = replay(server, workload(chat("a", 0.0, adapter="lora-1"), chat("b", 0.1, adapter="lora-2")))
     assert [body["model"] for body in server.bodies] == ["lora-1", "mock"]
-    assert any("adapters the server does not have" in note for note in result.notes)
+    assert "1 requests for adapters the server does not have, sent to the base model" in result.notes
+    assert "1 requests sent to the LoRA adapter that they name" in result.notes
+    assert "lora-1" in result.served_models
 
 
 def test_sampling_parameters_are_sent_and_slo_classes_recorded_request_by_request(server: MockServer) -> None:
