@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from search_spaces.launch_template import LaunchTemplate
+from search_spaces.unique_keys import in_one_line, load_yaml
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 WeightFormat = Literal[
@@ -332,11 +333,11 @@ def _plain(message: str) -> str:
 def load_engine_config(path: Path) -> EngineConfig:
     """Read a bare engine config (not a Deployment) from YAML."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = load_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}. Give the path of a config file") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        raise ConfigError(f"{path} is not YAML: {in_one_line(error)}. Correct the file") from None
     return parse_engine_config(values, where=str(path))
 
 

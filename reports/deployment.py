@@ -19,6 +19,7 @@ from optimizer.results import ArtifactReference, Deployment, Provenance, StudyRe
 from reports.deployment_comment import deployment_comment
 from reports.errors import ReportError
 from reports.whole_file import write_whole
+from search_spaces.unique_keys import in_one_line, load_yaml
 from workloads.estimate import Estimate
 
 BEST = "best.yaml"
@@ -180,11 +181,13 @@ def _rounded(estimate: dict[str, Any]) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}. Give the path of a best.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is not YAML: {error}. Give the best.yaml that `fopt run` wrote") from None
+    except UnicodeDecodeError:
+        raise ReportError(f"{path} is not text. Give the best.yaml that `fopt run` wrote") from None
+    except yaml.YAMLError as error:
+        raise ReportError(f"{path} is not YAML: {in_one_line(error)}. Correct the file") from None
     if not isinstance(values, dict):
         what = "holds nothing but comments" if values is None else "is not a mapping of fields"
         raise ReportError(f"{path} {what}. Give the best.yaml that `fopt run` wrote, or an engine config")

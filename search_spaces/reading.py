@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from search_spaces.errors import SearchSpaceError, did_you_mean
+from search_spaces.unique_keys import in_one_line, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,13 +24,13 @@ def read_mapping(path: Path) -> dict[str, object]:
         SearchSpaceError: unreadable, not YAML, a key given twice, or not a mapping.
     """
     try:
-        values = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+        values = load_yaml(path.read_text())
     except OSError as error:
         raise SearchSpaceError(f"cannot read {path}: {error.strerror}. Give the path of a YAML file") from None
     except UnicodeDecodeError:
         raise SearchSpaceError(f"{path} is not text. Give the path of a YAML file") from None
     except yaml.YAMLError as error:
-        raise SearchSpaceError(f"{path} is not YAML: {_in_one_line(error)}. Correct the file") from None
+        raise SearchSpaceError(f"{path} is not YAML: {in_one_line(error)}. Correct the file") from None
     if not isinstance(values, dict):
         raise SearchSpaceError(f"{path} is not a mapping of keys to values. Check the file's layout")
     return values
@@ -72,24 +73,3 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """`safe_load` that refuses a key given twice instead of keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                problem = f"the key {key!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _in_one_line(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the excerpt that the parser draws."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())

@@ -22,7 +22,10 @@ ALLOWED: list[tuple[str, set[str]]] = [
     # engine.vllm_options: best.vllm.yaml holds the very options that the vllm engine is launched with
     (
         "reports",
-        {"reports", "optimizer.results", "engine.config", "engine.backend", "engine.vllm_options", "workloads"},
+        {
+            *("reports", "optimizer.results", "engine.config", "engine.backend", "engine.vllm_options", "workloads"),
+            "search_spaces.unique_keys",
+        },
     ),
 ]
 

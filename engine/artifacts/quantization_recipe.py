@@ -22,6 +22,7 @@ Method = Literal["gptq", "round-to-nearest"]
 # Engines join these layers into one product, which has one format.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 NEVER_QUANTIZED = ("lm_head", "embed_tokens", "gate")  # the last is a router of experts
+_IGNORED = ("lm_head", "re:.*\\.gate$")  # the same in llm-compressor's words, of the layers it would take
 _PAIRS: Mapping[str, str] = {"int8": "int8", "fp8": "fp8"}  # weights that an override may give their activations to
 
 
@@ -57,8 +58,10 @@ class Recipe(BaseModel):
         return any(group.method == "gptq" for group in self.groups)
 
     def label(self) -> str:
-        """`int8/int8, int4_g64 (gptq)`: weights, activations where quantized, method where it is not rounding."""
-        return ", ".join(_group_label(group) for group in self.groups)
+        """`int4_g64 (gptq), int8/int8, bf16 in 7 layers`: weights, activations where quantized, method but rounding."""
+        parts = [_group_label(group) for group in self.groups]
+        kept = len(self.unquantized) - len(_IGNORED)
+        return ", ".join(parts + [f"bf16 in {kept} layer{'s' * (kept > 1)}"] * (kept > 0))
 
     def modifiers(self) -> list[dict[str, Any]]:
         """One modifier of llm-compressor a method, as the worker's job holds them."""
@@ -93,8 +96,7 @@ def make_recipe(quantization: Quantization, shapes: Mapping[str, tuple[int, int]
         _group(found, () if everywhere else tuple(sorted(names)), calibrated=calibrated)
         for found, names in sorted(quantized.items())
     ]
-    ignored = ("lm_head", "re:.*\\.gate$", *unquantized)
-    return Recipe(groups=tuple(groups), unquantized=ignored)
+    return Recipe(groups=tuple(groups), unquantized=(*_IGNORED, *unquantized))
 
 
 def layer_formats(quantization: Quantization, layers: list[str]) -> dict[str, LayerFormat]:

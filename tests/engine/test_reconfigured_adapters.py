@@ -1,7 +1,9 @@
 """Adapters over HTTP: a chat completion names one, and `/reconfigure` brings, keeps and takes them."""
 
 import importlib.util
+import json
 import urllib.error
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +59,12 @@ def test_a_chat_naming_an_adapter_is_answered_by_it_whatever_the_engine_is_recon
             assert server.reconfigure(EngineConfig.model_validate(plain.model_dump(mode="json") | change))
             assert said(server, "a") == merged
             assert said(server, tiny_model.name) == base
+        body = {"model": plain.model, "lora_modules": {"a": both["b"]}}
+        twice = json.dumps(body).replace('"a"', f'"a": "{both["a"]}", "a"').encode()
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(urllib.request.Request(f"{server.base_url}/reconfigure", twice), timeout=60)
+        assert "the key 'a' is given twice" in refusal.value.read().decode()
+        assert said(server, "a") == merged, "nothing has changed"
         assert server.reconfigure(plain)
         assert said(server, tiny_model.name) == base
         with pytest.raises(urllib.error.HTTPError, match="404"):

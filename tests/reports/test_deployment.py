@@ -168,6 +168,7 @@ def test_a_bare_engine_config_reads_as_an_unproved_deployment(tmp_path: Path) ->
         ("# only this\n", "holds nothing but comments"),
         ("- a\n- b\n", "is not a mapping"),
         ("a: [", "is not YAML"),
+        ("model: m\nlora_modules: {a: x, a: y}\n", "line 2, column 22: the key 'a' is given twice"),
         ("schema_version: deployment/9\n", "deployment/9 is not known here"),
         ("schema_version: deployment/1\n", "config: an engine config is a mapping"),
         ("schema_version: deployment/1\nconfig: {model: m}\n", "artifacts: field required"),

@@ -6,9 +6,10 @@ everybody is served by.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -53,6 +54,7 @@ class Reconfiguration:
     def _parse(self, body: bytes) -> EngineConfig:
         try:
             wanted = EngineConfig.model_validate_json(body)
+            json.loads(body, object_pairs_hook=_unique)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the body"
@@ -63,3 +65,13 @@ class Reconfiguration:
         if self._model.name in wanted.lora_modules:
             raise ApiError(f"the adapter {self._model.name!r} has the served model's name", param="lora_modules")
         return wanted
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, whose keys must differ: JSON's readers keep the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in values if names.count(name) > 1)
+        raise ApiError(f"the key {twice!r} is given twice", param=twice)
+    return values

@@ -88,7 +88,8 @@ def test_caches_and_communication_are_not_of_the_checkpoint() -> None:
 def test_the_last_pattern_that_matches_holds_and_activations_follow_where_they_pair() -> None:
     overrides: dict[str, WeightFormat] = {"*.mlp.*": "int4_g64", "model.layers.2.*": "bf16"}
     recipe = make_recipe(Quantization(weights="int8", activations="int8", overrides=overrides), SHAPES, calibrated=True)
-    assert recipe.label() == "int4_g64 (gptq), int8/int8"
+    kept = sum(".2." in name for name in SHAPES)
+    assert recipe.label() == f"int4_g64 (gptq), int8/int8, bf16 in {kept} layers"
     four, eight = recipe.groups
     assert set(four.layers) == {f"model.layers.{n}.mlp.{own}_proj" for n in (0, 1) for own in ("gate", "up", "down")}
     assert len(eight.layers) == 8
