@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-vllm lint types demo-models clean help
+.PHONY: demo test test-vllm test-quantizer lint types demo-models clean help
 VLLM_VENV := .venv-vllm
 
 help: ## list the targets
@@ -44,6 +44,10 @@ $(VLLM_VENV)/.installed: constraints-vllm.txt
 
 test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## the tests against a real vLLM (CPU build, about 3 GB)
 	FOPT_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -m vllm
+
+test-quantizer: $(STAMP) $(VLLM_VENV)/.installed .venv-quantizer/.installed ## llm-compressor's checkpoints in a real vLLM (2 GB more)
+	FOPT_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python FOPT_QUANTIZER_PYTHON=$(abspath .venv-quantizer)/bin/python \
+		$(BIN)/python -m pytest -m vllm tests/engine/artifacts tests/optimizer/cli/test_vllm_quantized_run.py
 
 lint: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .

@@ -163,8 +163,8 @@ def _not_simulated(config: EngineConfig) -> str | None:
     """The first field that would change times in a way no oracle knows."""
     parts = config.quantization
     unknown = {
-        f"quantization.activations {parts.activations}": parts.activations != "bf16",
-        f"quantization.kv_cache {parts.kv_cache}": parts.kv_cache != "bf16",
+        f"quantization.activations {parts.activations}": parts.activations not in ("bf16", "fp8"),
+        f"quantization.kv_cache {parts.kv_cache}": parts.kv_cache not in ("bf16", "fp8"),
         f"quantization.communication {parts.communication}": parts.communication != "bf16",
         "quantization.overrides": bool(parts.overrides),
         f"pipeline_parallel_size {config.pipeline_parallel_size}": config.pipeline_parallel_size != 1,

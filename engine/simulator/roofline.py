@@ -68,7 +68,8 @@ class RooflineOracle:
         self._weights_s = read / bandwidth
         self._token_s = 2 * shape.num_linear_parameters / flops
         self._logits_s = 2 * head / flops
-        self._context_s = kv_bytes_per_token(shape, dtype=config.dtype) / bandwidth
+        kv_bytes = kv_bytes_per_token(shape, dtype=config.dtype, kv_cache=config.quantization.kv_cache)
+        self._context_s = kv_bytes / bandwidth
         self._pair_s = 4 * shape.num_hidden_layers * shape.query_size / flops
         self._overhead_s = derates.layer_overhead_s * shape.num_hidden_layers
         self._link_s = 0.0
@@ -76,15 +77,18 @@ class RooflineOracle:
             assert sku.link_gb_s is not None
             sent = 2 * (split - 1) / split * 2 * shape.num_hidden_layers * shape.hidden_size * number
             self._link_s = sent / (sku.link_gb_s * 1e9 * derates.link)
+        gaps = []
+        if derates.median_error is not None:
+            gaps.append("compared with silicon tables of other systems, not with steps of this one")
+        if config.quantization.activations != "bf16":
+            gaps.append(f"{config.quantization.activations} arithmetic is taken to be as fast as bf16's")
         self.provenance = Provenance(
             source=Source.ROOFLINE,
             detail=f"data sheet of {sku.name} ({sku.as_of}): {derates.arithmetic:.0%} of its arithmetic, "
             f"{derates.bandwidth:.0%} of its bandwidth",
             median_error=derates.median_error,
             num_held_out=derates.num_held_out,
-            gaps=("compared with silicon tables of other systems, not with steps of this one",)
-            if derates.median_error is not None
-            else (),
+            gaps=tuple(gaps),
         )
 
     def step_s(

@@ -5,7 +5,7 @@ Does not know schedulers or memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,13 @@ from search_spaces.skus import Sku
 LOCAL = "local"  # the SKU that calibrated steps stand for
 _MAX_TOKENS, _MAX_SEQS = 8192, 512  # of a table; longer steps are scaled
 _BF16 = "bfloat16"
+# The package's names of matrix products, by weights and activations; its others are measured on no system for vLLM, or
+# are formats that configs do not have. nvfp4 quantizes activations too, on GPUs that compute in it.
+_GEMM_MODES: Mapping[tuple[str, str], str | None] = {
+    ("bf16", "bf16"): None,
+    ("fp8", "fp8"): "fp8",
+    ("nvfp4", "bf16"): "nvfp4",
+}
 
 
 class Calibration:
@@ -47,9 +54,8 @@ class Calibration:
             return difference
         known = self._calibrator.number_formats
         if number_format(config) not in known:
-            return (
-                f"the calibrating steps were measured with {' and '.join(known)} weights, not {number_format(config)}"
-            )
+            measured = " and in ".join(known)
+            return f"the calibrating steps were measured in {measured}, not in {number_format(config)}"
         if drafter(config) and drafter(config) not in self._calibrator.drafters:
             return f"no calibrating steps were measured with {drafter(config)} speculation"
         return ""
@@ -73,8 +79,10 @@ class Calibration:
 
 def number_format(config: EngineConfig) -> str:
     """What the costs of a config's pass depend on."""
-    weights, dtype = config.quantization.weights, config.dtype
-    return weights if dtype == "auto" else f"{weights} {dtype}"
+    parts = config.quantization
+    words = [parts.weights if config.dtype == "auto" else f"{parts.weights} {config.dtype}"]
+    others = {"activations": parts.activations, "KV cache": parts.kv_cache}
+    return ", ".join(words + [f"{form} {name}" for name, form in others.items() if form != "bf16"])
 
 
 def drafter(config: EngineConfig) -> str:
@@ -168,15 +176,23 @@ def _calibrated(config: EngineConfig, calibration: Calibration | None) -> StepTi
 def _silicon(config: EngineConfig, shape: ModelShape, sku: Sku) -> StepTimeOracle:
     if sku.silicon is None:
         raise SimulatorError(f"there are no kernel measurements of {sku.name}")
-    if config.quantization.weights != "bf16":
-        raise SimulatorError(f"there are no kernel measurements of {config.quantization.weights} weights")
+    parts = config.quantization
+    if (parts.weights, parts.activations) not in _GEMM_MODES:
+        what = f"{parts.weights} weights" + f" beside {parts.activations} activations" * (parts.weights == "fp8")
+        raise SimulatorError(f"there are no kernel measurements of {what}")
     dtype = shape.dtype if config.dtype == "auto" else config.dtype
     if dtype != _BF16:
         raise SimulatorError(f"there are no kernel measurements of {dtype}")
-    return _tables(config.model, sku.silicon, config.tensor_parallel_size, shape.max_position_embeddings)
+    target = SiliconTarget(
+        model=config.model,
+        system=sku.silicon,
+        tensor_parallel_size=config.tensor_parallel_size,
+        gemm_quant_mode=_GEMM_MODES[parts.weights, parts.activations],
+        kv_cache_quant_mode=None if parts.kv_cache == "bf16" else parts.kv_cache,
+    )
+    return _tables(target, shape.max_position_embeddings)
 
 
 @lru_cache(maxsize=64)
-def _tables(model: str, system: str, split: int, max_context: int) -> SiliconOracle:
-    target = SiliconTarget(model=model, system=system, tensor_parallel_size=split)
+def _tables(target: SiliconTarget, max_context: int) -> SiliconOracle:
     return SiliconOracle(target, max_tokens=_MAX_TOKENS, max_seqs=_MAX_SEQS, max_context=max_context)

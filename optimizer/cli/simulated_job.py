@@ -27,6 +27,7 @@ from search_spaces.space import SearchSpace, load_search_space
 from workloads.parquet import read_workload
 
 SKU, PARALLEL, WEIGHTS = "hardware.sku", "parallel", "quantization.weights"
+_QUANTIZATION = "quantization."
 
 
 class SimulatedJob(NamedTuple):
@@ -61,7 +62,7 @@ def make_simulated_job(wishes: Wishes) -> SimulatedJob:
     profiles = parse_acceptance(wishes.acceptance)
     drafted = {f"{name}_acceptance": profile.num_draft_tokens for name, profile in profiles.items()}
     if not limits.quantized:
-        space = _with_choices(space, WEIGHTS, (base.quantization.weights,))
+        space = _quantized_as(base, space)
     resolved = space.resolve(drafted)
     fitting, left_out = linked_hardware(resolved.space, backend, base)
     name = study_name(wishes, workload)
@@ -134,13 +135,13 @@ def linked_hardware(
     if SKU not in space.parameters or PARALLEL not in space.parameters:
         return space, ()
     splits = space.parameters[PARALLEL].options or {}
-    formats = space.parameters[WEIGHTS].values() if WEIGHTS in space.parameters else (base.quantization.weights,)
+    formats = _weights_of(space)
     options: dict[str, dict[str, Value]] = {}
     lost = []
     for sku in space.parameters[SKU].values():
         for split, fields in splits.items():
             pair: dict[str, Value] = {SKU: sku, **fields}
-            if any(not backend.check(_config(base, pair | {WEIGHTS: weights})) for weights in formats):
+            if any(not backend.check(_config(base, pair | weights)) for weights in formats):
                 options[f"{sku}_{split}"] = pair
             else:
                 lost.append(f"{sku} {split}")
@@ -178,6 +179,35 @@ def _with_choices(space: SearchSpace, name: str, choices: tuple[str, ...]) -> Se
         raise OptimizerError(f"space {space.name} has no parameter {name}. Add one, or leave the option out")
     changed = Parameter(choices=choices)
     parameters = {n: changed if n == name else p for n, p in space.parameters.items()}
+    return SearchSpace(name=space.name, description=space.description, parameters=parameters, fixed=space.fixed)
+
+
+def _weights_of(space: SearchSpace) -> list[dict[str, Value]]:
+    """What the parameter of the weights' format, if there is one, sets by its values."""
+    name = next((name for name, parameter in space.parameters.items() if WEIGHTS in parameter.fields(name)), None)
+    if name is None:
+        return [{}]
+    parameter = space.parameters[name]
+    return [parameter.settings(name, value) for value in parameter.values()]
+
+
+def _quantized_as(base: EngineConfig, space: SearchSpace) -> SearchSpace:
+    """The space with its number formats held at the base's."""
+    known = base.flat()
+    parameters = {}
+    for name, parameter in space.parameters.items():
+        formats = [field for field in parameter.fields(name) if field.startswith(_QUANTIZATION)]
+        if formats and parameter.options is not None:
+            options = {
+                value: fields
+                for value, fields in parameter.options.items()
+                if all(fields.get(field, known.get(field)) == known.get(field) for field in formats)
+            }
+            if not options:
+                continue
+            parameters[name] = parameter.model_copy(update={"options": options})
+        elif not formats:
+            parameters[name] = parameter
     return SearchSpace(name=space.name, description=space.description, parameters=parameters, fixed=space.fixed)
 
 

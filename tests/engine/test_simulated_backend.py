@@ -65,11 +65,50 @@ def test_quantized_weights_have_no_silicon_and_more_room_for_the_cache(model: st
     assert backend().serving(small).settings.num_blocks > backend().serving(plain).settings.num_blocks
 
 
+def test_fp8_halves_the_cache_and_a_roofline_says_what_it_does_not_know(model: str) -> None:
+    fp8 = Quantization(weights="fp8", activations="fp8", kv_cache="fp8")
+    plain, small = (backend().serving(config(model, quantization=parts)) for parts in (Quantization(), fp8))
+    assert small.settings.num_blocks > 2 * plain.settings.num_blocks
+    step_s = [serving.oracle.step_s(0, 0, 0, 1, 10**6, 0) for serving in (plain, small)]
+    empty_s = [serving.oracle.step_s(0, 0, 0, 1, 0, 0) for serving in (plain, small)]
+    assert step_s[0] - empty_s[0] == pytest.approx(2 * (step_s[1] - empty_s[1]))
+    assert "fp8 arithmetic is taken to be as fast as bf16's" in small.oracle.provenance.gaps
+
+
+@pytest.mark.parametrize(
+    ("sku", "parts", "gap"),
+    [
+        ("h100_sxm", {"weights": "fp8", "activations": "fp8"}, None),
+        ("h100_sxm", {"kv_cache": "fp8"}, None),
+        ("b200", {"weights": "nvfp4", "kv_cache": "fp8"}, None),
+        ("h100_sxm", {"weights": "nvfp4"}, "not silicon, because no silicon data for Qwen/Qwen3-8B on 1 x h100_sxm"),
+        ("a100_80g", {"weights": "fp8", "activations": "fp8"}, "not silicon, because no silicon data for"),
+        ("h100_sxm", {"weights": "fp8"}, "no kernel measurements of fp8 weights beside bf16 activations"),
+        ("h100_sxm", {"weights": "int8"}, "no kernel measurements of int8 weights"),
+    ],
+)
+def test_formats_have_silicon_where_the_package_measured_them(sku: str, parts: dict[str, str], gap: str | None) -> None:
+    pytest.importorskip("aiconfigurator_core", reason="needs the extra `silicon`")
+    plain, small = (
+        backend().serving(config("Qwen/Qwen3-8B", sku, quantization=Quantization.model_validate(part)))
+        for part in ({}, parts)
+    )
+    assert plain.oracle.provenance.source is Source.SILICON
+    if gap is not None:
+        assert small.oracle.provenance.source is Source.ROOFLINE
+        assert any(gap in told for told in small.oracle.provenance.gaps)
+        return
+    assert small.oracle.provenance.source is Source.SILICON
+    assert small.settings.num_blocks > plain.settings.num_blocks
+    if "weights" in parts:
+        assert small.oracle.step_s(0, 0, 0, 8, 800, 0) < 0.9 * plain.oracle.step_s(0, 0, 0, 8, 800, 0)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size 2 is not simulated"),
-        ({"quantization": {"kv_cache": "fp8"}}, "quantization.kv_cache fp8 is not simulated"),
+        ({"quantization": {"kv_cache": "int8"}}, "quantization.kv_cache int8 is not simulated"),
         ({"sku": "h100smx"}, "no SKU is called 'h100smx'. Did you mean"),
         ({"sku": "l4", "max_model_len": 100_000}, "max_model_len"),
         ({"split": 3}, "does not divide the model's 32 attention heads. Use 2"),
@@ -152,7 +191,9 @@ def test_local_is_calibrated_by_a_trials_steps_and_by_nothing_else(model: str, t
     assert serving.oracle.provenance.source is Source.CALIBRATED
     assert serving.oracle.step_s(0, 0, 0, 50, 5000, 0) == pytest.approx(0.015, rel=0.05)
     int8 = local.model_copy(update={"quantization": Quantization(weights="int8")})
-    assert calibration.objection(int8) == "the calibrating steps were measured with bf16 weights, not int8"
+    assert calibration.objection(int8) == "the calibrating steps were measured in bf16, not in int8"
+    fp8_cache = local.model_copy(update={"quantization": Quantization(kv_cache="fp8")})
+    assert calibration.objection(fp8_cache).endswith("in bf16, not in bf16, fp8 KV cache")
     ngram = local.model_copy(update={"speculative_config": SpeculativeConfig(method="ngram", num_speculative_tokens=2)})
     assert calibration.objection(ngram) == "no calibrating steps were measured with ngram speculation"
 

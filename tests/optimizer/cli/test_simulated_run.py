@@ -10,7 +10,7 @@ import pytest
 import yaml
 from simulated_cases import write_model, write_traffic
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, Quantization
 from optimizer.candidate import space_around
 from optimizer.cli import main
 from optimizer.cli.simulated_job import judged_limits
@@ -72,7 +72,35 @@ def test_a_run_answers_without_torch_and_marks_everything_predicted(traffic: Pat
     assert "quality is not predicted" in report.lower()
     results = [json.loads(path.read_text()) for path in study.glob("trials/*/result.json")]
     assert {result["provenance"] for result in results} == {"predicted"}
-    assert {result["config"]["quantization"]["weights"] for result in results} == {"bf16"}
+    quantization = Quantization().model_dump()
+    assert all(result["config"]["quantization"] == quantization for result in results)
+
+
+def test_without_a_quality_floor_weights_and_the_cache_are_quantized(
+    traffic: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [
+        "--engine",
+        "simulated",
+        "--skus",
+        "mi300x",
+        "--objective",
+        "cost",
+        "--budget",
+        "12trials",
+        "--name",
+        "s",
+    ]
+    options += ["--slo", "ttft:p95<2s", "--slo", "quality>=0", "--runs-dir", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["fopt", "run", str(traffic), "--model", str(model), *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    trials = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "s").glob("trials/*/result.json")]
+    parts = [trial["config"]["quantization"] for trial in trials]
+    assert {"bf16", "fp8"} <= {part["weights"] for part in parts}
+    assert {part["kv_cache"] for part in parts} == {"bf16", "fp8"}
+    assert all((part["activations"] == "fp8") == (part["weights"] == "fp8") for part in parts)
 
 
 def test_an_unknown_sku_gets_the_closest(fails: Fails, model: Path) -> None:

@@ -1,6 +1,6 @@
 """Quantized checkpoints on a real vLLM: built, measured, named by hash, and the very ones that are served afterwards.
 
-Needs FOPT_VLLM_PYTHON and FOPT_QUANTIZER_PYTHON, the Pythons of their environments (`make test-vllm` makes both).
+Needs FOPT_VLLM_PYTHON and FOPT_QUANTIZER_PYTHON, the Pythons of their environments (`make test-quantizer` makes both).
 """
 
 import json
@@ -46,7 +46,7 @@ FOPT = [sys.executable, "-c", "from optimizer.cli import main; main()"]
 def python_of(variable: str) -> Path:
     python = os.environ.get(variable)
     if not python:
-        pytest.skip(f"{variable} is not set: quantized checkpoints need vLLM and llm-compressor (make test-vllm)")
+        pytest.skip(f"{variable} is not set: quantized checkpoints need vLLM and llm-compressor (make test-quantizer)")
     return Path(python)
 
 
@@ -120,7 +120,7 @@ def test_what_is_exported_is_what_was_measured(study: Path) -> None:
     assert best.weights == trial.weights is not None
     measured = yaml.safe_load((study / "trials" / f"{trial.number:04}" / "engine.yaml").read_text())
     exported = yaml.safe_load((study / "best.vllm.yaml").read_text())
-    assert exported.pop("served-model-name") == str(trial.config.model)
+    assert exported.pop("served-model-name") == best.config.model
     assert exported == measured
 
 
