@@ -85,7 +85,7 @@ def _within_a_node(
     if split := fitting(config, from_split):
         return f"tensor_parallel_size {split} would fit"
     for weights in _SMALLER_WEIGHTS:
-        parts = config.quantization.model_copy(update={"weights": weights})
+        parts = config.quantization.model_copy(update={"weights": weights, "activations": "bf16"})
         if split := fitting(config.model_copy(update={"quantization": parts}), 1):
             return (
                 f"No parallel split of one machine ({sku.devices_per_node} {sku.name}) would fit; "
