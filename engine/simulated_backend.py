@@ -14,6 +14,7 @@ from engine.config import EngineConfig
 from engine.memory import local_available_bytes
 from engine.model_shape import ModelShape, ModelShapeError, load_model_shape
 from engine.simulator.acceptance import AcceptanceProfile
+from engine.simulator.corrected import CorrectedOracle, Correction
 from engine.simulator.errors import SimulatorError
 from engine.simulator.fit import kv_block_bytes, num_kv_blocks, sku_refusals
 from engine.simulator.instance_split import split_of
@@ -40,6 +41,7 @@ class SimulatedBackend:
 
     Args:
         acceptance: measured chance of each draft token, by speculation method.
+        corrections: of step times, by SKU.
     """
 
     name = "simulated"
@@ -50,8 +52,16 @@ class SimulatedBackend:
         *,
         calibration: Calibration | None = None,
         acceptance: Mapping[str, AcceptanceProfile] | None = None,
+        corrections: Mapping[str, Correction] | None = None,
     ) -> None:
         self._skus, self._calibration, self._acceptance = skus, calibration, acceptance or {}
+        self._corrections = corrections or {}
+
+    def corrected_by(self, corrections: Mapping[str, Correction]) -> SimulatedBackend:
+        """The same with these corrections in place of its own."""
+        return SimulatedBackend(
+            self._skus, calibration=self._calibration, acceptance=self._acceptance, corrections=corrections
+        )
 
     def check(self, config: EngineConfig) -> list[Refusal]:
         """What does not fit the SKU or is not covered by any oracle, with the nearest that is."""
@@ -90,6 +100,8 @@ class SimulatedBackend:
             split=split,
         )
         oracle = step_time_oracle(config, shape, sku, self._calibration)
+        if sku.name in self._corrections:
+            oracle = CorrectedOracle(oracle, self._corrections[sku.name])
         if sku.network is not None and split is not None:
             rate = f"{sku.network.gb_s:g} GB/s a device ({sku.network.source}, {sku.network.as_of})"
             oracle = Labelled(oracle, gap=f"KV moves at the network's nominal {rate}; routing requests takes no time")

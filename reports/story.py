@@ -135,7 +135,8 @@ def _commands(study: StudyResult, best: str) -> list[str]:
         return found
     config = study.default.config
     if config.engine == "simulated":
-        return [how_to_serve(study.trial(study.recommendation.trial), best), f"{found[0]} --engine simulated"]
+        again = f"{found[0]} --engine simulated --model {shlex.quote(config.model)}  # and --skus, --measured as given"
+        return [how_to_serve(study.trial(study.recommendation.trial), best), again]
     if config.engine == "endpoint":
         own = search.removesuffix(f" --space {shlex.quote(study.space_name)}")
         url = shlex.quote(str(config.engine_args.get("url")))

@@ -36,7 +36,8 @@ class CorrectedOracle:
 
     @property
     def provenance(self) -> Provenance:
-        return replace(self._base, detail=f"{self._base.detail}, corrected by a fit on {self._correction.fitted_on}")
+        detail = f"{self._base.detail}, corrected by a fit on {self._correction.fitted_on}"
+        return replace(self._base, detail=detail, median_error=None, total_error=None, num_held_out=0)
 
     def step_s(
         self,

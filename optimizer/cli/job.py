@@ -64,6 +64,7 @@ class Wishes:
     skus: str | None
     catalogue: Path | None
     steps: tuple[Path, ...]
+    measured: tuple[str, ...]
     acceptance: tuple[str, ...]
     url: str | None
     model_name: str | None
@@ -129,7 +130,8 @@ def make_job(wishes: Wishes) -> Job:
 
 
 def _refuse_wishes_of_the_simulator(wishes: Wishes) -> None:
-    given = {"--skus": wishes.skus, "--steps": wishes.steps, "--acceptance": wishes.acceptance}
+    given = {"--skus": wishes.skus, "--steps": wishes.steps, "--measured": wishes.measured}
+    given["--acceptance"] = wishes.acceptance
     if odd := [option for option, value in given.items() if value]:
         raise OptimizerError(
             f"{odd[0]} belongs to --engine simulated; a measured study runs on the hardware at hand (--sku NAME for "

@@ -20,7 +20,14 @@ from optimizer.cli.inspect import check_page
 from optimizer.cli.model_folder import find_simulated_model
 from optimizer.cli.plan_page import hardware, latency, plan_page, usd
 from optimizer.cli.progress import Phases, stderr_console
-from optimizer.cli.simulated_hardware import SPLITS, chosen_skus, first_fit, make_simulated_backend, simulated_config
+from optimizer.cli.simulated_hardware import (
+    SPLITS,
+    chosen_skus,
+    corrected_backend,
+    first_fit,
+    make_simulated_backend,
+    simulated_config,
+)
 from optimizer.errors import OptimizerError
 from optimizer.fleet_plan import FleetOption, FleetPlanner, MixedFleet
 from optimizer.limit_ladder import Step, asked, limit_ladder
@@ -49,6 +56,9 @@ _LATENCIES = ("p95_ttft_ms", "p95_tpot_ms")
 @click.option("--catalogue", type=FILE, help="Your own hardware catalogue (YAML), laid over the shipped one.")
 @click.option("--steps", type=FILE, multiple=True,
               help="A measured trial's steps.parquet or records.parquet, for the SKU `local`. Repeatable.")  # fmt: skip
+@click.option("--measured", multiple=True, metavar="SKU=STUDY",
+              help="The folder of a study that was measured on a SKU, whose step times are corrected by its trials. "
+              "Repeatable.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--html", type=FILE, help="Write a page with the picture of cost against limits.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")
@@ -62,6 +72,7 @@ def command(
     prices: tuple[str, ...],
     catalogue: Path | None,
     steps: tuple[Path, ...],
+    measured: tuple[str, ...],
     seed: int,
     html: Path | None,
     force: bool,
@@ -78,7 +89,11 @@ def command(
     names = chosen_skus(listed, skus)
     backend = make_simulated_backend(listed, steps=steps)
     traffic = read_workload(workload)
-    configs = fitting_configs(backend, find_simulated_model(model, traffic, workload), names)
+    found_model = find_simulated_model(model, traffic, workload)
+    backend, corrections = corrected_backend(backend, listed, measured, found_model, traffic)
+    for note in corrections:
+        stderr_console().print(note)
+    configs = fitting_configs(backend, found_model, names)
     planner = FleetPlanner(backend=backend, workload=traffic, skus=listed, headroom=headroom, seed=seed)
     with Phases("planning", quiet=as_json) as phases:
         steps_taken = limit_ladder(planner, configs, limits, report=phases.show)

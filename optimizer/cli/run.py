@@ -79,6 +79,9 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
               help="Simulated: a measured trial's steps.parquet, or records.parquet of an engine without a step log, "
               "for the SKU `local`. Repeatable: a trial per number "
               "format and speculation method.")  # fmt: skip
+@click.option("--measured", multiple=True, metavar="SKU=STUDY",
+              help="Simulated: the folder of a study that was measured on a SKU, whose step times are corrected by its "
+              "trials. Repeatable.")  # fmt: skip
 @click.option("--acceptance", multiple=True, metavar="METHOD=CHANCES",
               help="Simulated: measured chance of each draft token, e.g. ngram=0.7,0.5. Repeatable.")  # fmt: skip
 @click.option(

@@ -12,10 +12,12 @@ from engine.config import EngineConfig
 from engine.simulated_backend import SimulatedBackend
 from engine.simulator.acceptance import AcceptanceProfile
 from engine.simulator.model_names import simulated_shape
-from engine.simulator.step_times import Calibration, read_trial
+from engine.simulator.step_times import LOCAL, Calibration, read_trial
 from optimizer.errors import OptimizerError
+from optimizer.measured_corrections import study_correction
 from optimizer.observed_steps import are_records, observed_trial
 from search_spaces.skus import Sku, find_sku
+from workloads.workload import Workload
 
 SPLITS = (1, 2, 4, 8)
 _METHODS = ("ngram", "suffix")
@@ -46,6 +48,33 @@ def make_simulated_backend(
     trials = [observed_trial(path) if are_records(path) else read_trial(path) for path in steps]
     calibration = Calibration(trials) if trials else None
     return SimulatedBackend(skus, calibration=calibration, acceptance=parse_acceptance(acceptance))
+
+
+def corrected_backend(
+    backend: SimulatedBackend, skus: Mapping[str, Sku], texts: Iterable[str], model: str, workload: Workload
+) -> tuple[SimulatedBackend, tuple[str, ...]]:
+    """Its step times corrected by studies, `SKU=FOLDER` each, and what to say of it.
+
+    Raises:
+        SearchSpaceError: an unknown SKU.
+        OptimizerError: not of that form, the SKU `local`, or a study that cannot be fitted to.
+        WorkloadError: unreadable records.
+    """
+    found = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise OptimizerError(f"--measured {text!r}: write SKU=FOLDER, for example h100_sxm=runs/my-study")
+        sku = find_sku(skus, name).name
+        if sku == LOCAL:
+            raise OptimizerError("--measured is for GPUs; steps of this machine are given with --steps FILE")
+        if sku in found:
+            raise OptimizerError(f"--measured: {sku} is given twice. Give one study of each")
+        found[sku] = study_correction(Path(folder), sku, backend, model, workload)
+    if not found:
+        return backend, ()
+    corrected = backend.corrected_by({sku: one.correction for sku, one in found.items()})
+    return corrected, tuple(one.note for one in found.values())
 
 
 def parse_acceptance(texts: Iterable[str]) -> dict[str, AcceptanceProfile]:

@@ -13,7 +13,13 @@ from engine.simulated_backend import SimulatedBackend
 from optimizer.candidate import space_around
 from optimizer.cli.job import Wishes, study_name
 from optimizer.cli.model_folder import find_simulated_model
-from optimizer.cli.simulated_hardware import chosen_skus, first_fit, make_simulated_backend, parse_acceptance
+from optimizer.cli.simulated_hardware import (
+    chosen_skus,
+    corrected_backend,
+    first_fit,
+    make_simulated_backend,
+    parse_acceptance,
+)
 from optimizer.errors import OptimizerError
 from optimizer.fidelity import part_of
 from optimizer.objective import Objective, parse_objective
@@ -58,7 +64,9 @@ def make_simulated_job(wishes: Wishes) -> SimulatedJob:
     backend = make_simulated_backend(skus, steps=wishes.steps, acceptance=wishes.acceptance)
     workload = read_workload(wishes.workload)
     simulated_replay(simulated_part(workload))
-    base = _base(wishes, backend, find_simulated_model(wishes.model, workload, wishes.workload), space, skus)
+    model = find_simulated_model(wishes.model, workload, wishes.workload)
+    backend, corrections = corrected_backend(backend, skus, wishes.measured, model, workload)
+    base = _base(wishes, backend, model, space, skus)
     profiles = parse_acceptance(wishes.acceptance)
     drafted = {f"{name}_acceptance": profile.num_draft_tokens for name, profile in profiles.items()}
     if not limits.quantized:
@@ -72,7 +80,7 @@ def make_simulated_job(wishes: Wishes) -> SimulatedJob:
         workload=workload,
         workload_file=wishes.workload,
         heldout=part_of(workload, ()),
-        notes=(limits.note, *resolved.notes, *left_out),
+        notes=(limits.note, *corrections, *resolved.notes, *left_out),
         space=space_around(fitting, base),
         base=base,
         objective=objective,

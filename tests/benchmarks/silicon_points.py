@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import minimize
 
-from engine.simulator.corrected import CorrectedOracle, Correction
+from engine.simulator.corrected import Correction
+from engine.simulator.correction_fit import UNCORRECTED, MeasuredRun, fit_correction, log_ratios
 from engine.simulator.settings import SchedulerSettings
 from engine.simulator.silicon import SiliconOracle, SiliconTarget
-from engine.simulator.simulate import simulate
 from engine.simulator.traffic import Floats, Traffic
 
 MODELS = {"meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B", "Qwen/Qwen3-32B": "Qwen/Qwen3-32B"}
@@ -56,7 +55,6 @@ CANDIDATES = [
     Protocol(shortest=shortest, max_num_batched_tokens=budget, async_scheduling=False)
     for shortest, budget in product((0.8, 0.9, 1.0), (2048, 4096, 8192))
 ]
-NOTHING = Correction()
 
 Row = dict[str, str]
 
@@ -74,7 +72,7 @@ def main() -> None:
     add(table, ("all", "fitted", ""), ratios([r for r in published if r["system"] == FITTED_ON], correction))
     held_out = [row for row in published if row["system"] != FITTED_ON]
     add(table, ("all", "held out", ""), ratios(held_out, correction))
-    add(table, ("all", "held out, nothing fitted", ""), ratios(held_out, NOTHING))
+    add(table, ("all", "held out, nothing fitted", ""), ratios(held_out, UNCORRECTED))
     add(table, ("Qwen/Qwen3-32B", "h100_sxm, protocol chosen", "both"), ratios(others, correction, chosen))
     everything = np.concatenate([ratios(published, correction), ratios(others, correction, chosen)])
     add(table, ("all", "", ""), everything)
@@ -114,36 +112,16 @@ def groups(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 
 def fit(rows: list[Row], name: str) -> Correction:
-    """Least mean |log ratio| of TTFT and TPOT, each row's counted as 1 at most."""
-
-    def correction(x: Floats) -> Correction:
-        scale, floor_ms, step_ms, sequence_us = np.abs(x).tolist()
-        return Correction(
-            mixed_scale=scale,
-            mixed_floor_s=floor_ms / 1e3,
-            step_overhead_s=step_ms / 1e3,
-            sequence_overhead_s=sequence_us / 1e6,
-            fitted_on=name,
-        )
-
-    def loss(x: Floats) -> float:
-        return float(np.minimum(1, np.abs(ratios(rows, correction(x)))).sum(axis=1).mean())
-
-    start = np.array([1.05, 24.0, 0.5, 15.0])
-    simplex = np.vstack([start, start + np.diag([0.1, 12.0, 0.25, 7.5])])
-    options = {"maxfev": 70, "initial_simplex": simplex}
-    return correction(minimize(loss, start, method="Nelder-Mead", options=options).x)
+    return fit_correction([run(row, published(row)) for row in rows], name)
 
 
 def ratios(rows: list[Row], correction: Correction, protocol: Protocol | None = None) -> Floats:
     """(rows, 2) log(predicted / measured) of mean TTFT and mean TPOT; the published protocol where none is given."""
-    found = []
-    for row in rows:
-        published = Protocol(kv_cache=None if row["system"] == FITTED_ON else "fp8")
-        ttft_s, tpot_s = predict(row, protocol or published, correction)
-        measured = float(row["silicon_ttft_ms"]), float(row["silicon_tpot_ms"])
-        found.append([1e3 * ttft_s / measured[0], 1e3 * tpot_s / measured[1]])
-    return np.log(np.array(found))
+    return log_ratios([run(row, protocol or published(row)) for row in rows], correction)
+
+
+def published(row: Row) -> Protocol:
+    return Protocol(kv_cache=None if row["system"] == FITTED_ON else "fp8")
 
 
 def spread(rows: list[Row], protocol: Protocol, correction: Correction) -> Floats:
@@ -152,8 +130,8 @@ def spread(rows: list[Row], protocol: Protocol, correction: Correction) -> Float
     return np.clip(found - np.median(found[:, 1]), -1, 1)
 
 
-def predict(row: Row, protocol: Protocol, correction: Correction) -> tuple[float, float]:
-    """Mean TTFT and TPOT of the closed loop."""
+def run(row: Row, protocol: Protocol) -> MeasuredRun:
+    """The closed loop."""
     split, weights = int(row["tp_size"]), row["gemm_quant_mode"]
     kv_cache = protocol.kv_cache if weights else None
     memory = 0.9 * MEMORY_GIB[row["system"]] * 2**30 - RESERVE_BYTES
@@ -186,8 +164,13 @@ def predict(row: Row, protocol: Protocol, correction: Correction) -> tuple[float
         gemm_quant_mode=weights or None,
         kv_cache_quant_mode=kv_cache,
     )
-    outcome = simulate(traffic, settings, CorrectedOracle(tables(target), correction))
-    return float(outcome.ttft_s.mean()), float(np.nanmean(outcome.tpot_s))
+    return MeasuredRun(
+        traffic=traffic,
+        settings=settings,
+        oracle=tables(target),
+        mean_ttft_s=float(row["silicon_ttft_ms"]) / 1e3,
+        mean_tpot_s=float(row["silicon_tpot_ms"]) / 1e3,
+    )
 
 
 @cache

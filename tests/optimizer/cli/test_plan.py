@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from simulated_cases import write_model, write_traffic
+from simulated_cases import write_model, write_study, write_traffic
 
+from engine.config import EngineConfig
+from engine.simulator.corrected import Correction
 from optimizer.cli import main
 from optimizer.cli.plan import fitting_configs
 from optimizer.cli.simulated_hardware import make_simulated_backend
@@ -52,6 +54,15 @@ def test_a_plan_names_the_cheapest_fleet_and_says_that_it_is_predicted(plan: Pla
     assert "Cheapest fleet by request length" in told
     assert "ttft:p95<1000ms" in told  # the notch below
     assert "roofline: data sheet of mi300x" in told
+
+
+def test_a_measured_study_makes_a_slower_device_dearer(plan: Plan, traffic: Path, model: Path, tmp_path: Path) -> None:
+    tried = [EngineConfig(model=str(model), engine="vllm", max_num_seqs=number) for number in (16, 128)]
+    study = write_study(tmp_path / "mine", traffic, tried, sku="mi300x", truth=Correction(mixed_scale=8.0))
+    options = ["--skus", "mi300x", "--slo", "ttft:p95<2s", "--json"]
+    before, after = (json.loads(plan(*options, *more))["fleets"][0] for more in ([], ["--measured", f"mi300x={study}"]))
+    assert after["cost"]["usd_per_hour"] > before["cost"]["usd_per_hour"]
+    assert "corrected by a fit on 2 trials of mine, measured on mi300x" in after["basis"]
 
 
 def test_dollars_are_replicas_times_price(plan: Plan) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from simulated_cases import write_model, write_traffic
+from simulated_cases import write_model, write_study, write_traffic
 
 from engine.config import EngineConfig, Quantization
+from engine.simulator.corrected import Correction
 from optimizer.candidate import space_around
 from optimizer.cli import main
 from optimizer.cli.simulated_job import judged_limits
@@ -103,6 +104,24 @@ def test_without_a_quality_floor_weights_and_the_cache_are_quantized(
     assert all((part["activations"] == "fp8") == (part["weights"] == "fp8") for part in parts)
 
 
+def test_a_measured_study_corrects_what_is_predicted_for_its_sku(
+    traffic: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = [EngineConfig(model=str(model), engine="vllm", max_num_seqs=number) for number in (16, 64)]
+    study = write_study(tmp_path / "mine", traffic, tried, sku="mi300x", truth=Correction(mixed_scale=2.0))
+    options = ["--engine", "simulated", "--skus", "mi300x,l4", "--budget", "4trials", "--objective", "cost"]
+    options += ["--measured", f"MI300X={study}", "--name", "s", "--runs-dir", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["fopt", "run", str(traffic), "--model", str(model), *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    report = (tmp_path / "runs" / "s" / "report.md").read_text().replace("\\", "")
+    assert "tep times of mi300x are corrected by 2 trials of mine" in report
+    trials = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "s").glob("trials/*/result.json")]
+    for trial in trials:
+        assert ("corrected by a fit on" in trial["basis"]) == (trial["config"]["hardware"]["sku"] == "mi300x")
+
+
 def test_an_unknown_sku_gets_the_closest(fails: Fails, model: Path) -> None:
     assert "no SKU is called 'h100_smx'. Did you mean" in fails("--model", model, "--skus", "mi300x,h100_smx")
 
@@ -132,6 +151,9 @@ def test_this_machine_needs_measured_steps(fails: Fails, model: Path) -> None:
         (["--acceptance", "ngram=1.5"], "between 0 and 1"),
         (["--steps", "none.parquet"], "cannot read none.parquet"),
         (["--model", "nobody/nothing"], "nobody/nothing"),
+        (["--measured", "mi300x"], "write SKU=FOLDER, for example h100_sxm=runs/my-study"),
+        (["--measured", "local=runs/x"], "--measured is for GPUs; steps of this machine are given with --steps FILE"),
+        (["--measured", "l4=none"], "none is no study's folder"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(fails: Fails, model: Path, options: list[str], words: str) -> None:
