@@ -42,6 +42,7 @@ def test_a_cpu_build_gets_its_own_space(fake_python: Path) -> None:
     assert own_space("bundled", None) is None
     values = space_values("vllm", fake_python, None)
     assert values.pop("suffix") is None, "the fake environment has no arctic-inference"
+    assert values.pop("fp8_kv") == "fp8", "the stored options are those of a CPU with AVX-512"
     assert set(values.values()) == {None}, "nobody makes quantized checkpoints"
     assert space_values("vllm", fake_python, Path("python"))["int8"] == "int8"
     assert space_values("bundled", None, None) == {}
