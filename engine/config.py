@@ -336,6 +336,8 @@ def load_engine_config(path: Path) -> EngineConfig:
         values = load_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}. Give the path of a config file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text. Give the path of a config file") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {in_one_line(error)}. Correct the file") from None
     return parse_engine_config(values, where=str(path))

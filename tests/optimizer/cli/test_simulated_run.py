@@ -160,6 +160,13 @@ def test_what_cannot_be_predicted_is_one_line(fails: Fails, model: Path, options
     assert words in fails("--model", model, *options)
 
 
+def test_a_base_that_is_no_text_is_one_line(fails: Fails, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_bytes(b"\xff\xfe\x00bad")
+    assert "base.yaml is not text. Give the path of a config file" in fails(
+        "--model", model, "--base", tmp_path / "base.yaml"
+    )
+
+
 def test_options_of_the_simulator_are_refused_elsewhere(fails: Fails, model: Path) -> None:
     told = fails("--model", model, "--engine", "bundled", "--skus", "l4")
     assert "--skus belongs to --engine simulated" in told
