@@ -100,6 +100,9 @@ def test_formats_have_silicon_where_the_package_measured_them(sku: str, parts: d
         return
     assert small.oracle.provenance.source is Source.SILICON
     assert small.settings.num_blocks > plain.settings.num_blocks
+    if "kv_cache" in parts:
+        long = [serving.oracle.step_s(0, 0, 0, 64, 64 * 8000, 0) for serving in (plain, small)]
+        assert long[1] != pytest.approx(long[0], rel=0.01)
     if "weights" in parts:
         assert small.oracle.step_s(0, 0, 0, 8, 800, 0) < 0.9 * plain.oracle.step_s(0, 0, 0, 8, 800, 0)
 

@@ -70,6 +70,8 @@ def agreement(answers: list[list[int]], reference: list[list[int]]) -> float:
         ({"weights": "int8", "activations": "int8"}, 0.98),
         ({"weights": "fp8", "activations": "fp8"}, 0.96),
         ({"weights": "int4_g128"}, 0.9),
+        ({"weights": "int4_g64"}, 0.9),
+        ({"weights": "int4_g32"}, 0.9),
         ({"weights": "int4_g128_asym"}, 0.9),
         ({"weights": "int8", "activations": "int8", "overrides": {"model.layers.[1-3].mlp.*": "int4_g64",
                                                                  "model.layers.5.*": "bf16"}}, 0.9),
